@@ -1,0 +1,66 @@
+"""Run notebooks for real and keep their outputs: `python .ci/notebooks.py nbs/00_images.ipynb ...` (default: all, in order).
+
+One kernel at a time, in the notebook's own folder. Cells with `#| eval: false` keep what they have; a notebook with
+`skip_exec: true` is left alone. Outputs are cleaned so that a second run changes as little as possible: no execution counts,
+timing, memory addresses, widget state or paths of this machine. On an error the file stays as it was and the exit status is 1."""
+import os, re, sys, time
+from pathlib import Path
+import nbformat
+from nbformat.v4.rwbase import split_lines
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from execnb.nbio import dict2nb, write_nb
+from nbdev.clean import clean_nb
+
+ROOT = Path(__file__).resolve().parent.parent
+EVAL_FALSE = re.compile(r'^\s*#\|\s*eval:\s*false', re.M | re.I)
+
+class Client(NotebookClient):
+    async def async_execute_cell(self, cell, cell_index, **kwargs):
+        if cell.cell_type == 'code' and EVAL_FALSE.search(cell.source): return cell
+        return await super().async_execute_cell(cell, cell_index, **kwargs)
+
+def neutral(x):
+    "`x` (text, list or dict of an output) without the paths of this machine"
+    if isinstance(x, dict): return {k: v if k.startswith('image/') else neutral(v) for k, v in x.items()}
+    if isinstance(x, list): return [neutral(o) for o in x]
+    if not isinstance(x, str): return x
+    for path, name in ((os.environ.get('SISR_DATA'), 'data'), (str(ROOT), '.'), (str(Path.home()), '~')):
+        if path and len(path) > 1: x = x.replace(path.rstrip('/'), name)
+    return x
+
+def tidy(outputs):
+    "Consecutive pieces of one stream joined, as printed"
+    res = []
+    for o in outputs:
+        last = res[-1] if res else {}
+        if o['output_type'] == 'stream' == last.get('output_type') and o['name'] == last['name']: last['text'] += o['text']
+        else: res.append(o)
+    return [neutral(o) for o in res]
+
+def run(path):
+    "Execute the notebook at `path` and write its outputs back"
+    nb = nbformat.read(path, as_version=4)
+    if nb.cells and re.search(r'^skip_exec:\s*true', nb.cells[0].source, re.M): return print(f'{path.name}: skipped, as it asks')
+    start = time.time()
+    Client(nb, timeout=None, kernel_name='python3', store_widget_state=False, record_timing=False, extra_arguments=['--log-level=40'],
+           resources={'metadata': {'path': str(path.parent)}}).execute()
+    for c in nb.cells:
+        if c.cell_type == 'code': c.outputs = tidy(c.outputs)
+    clean_nb(nb, allowed_cell_metadata_keys=['tags'])
+    write_nb(dict2nb(split_lines(nb)), path)
+    print(f'{path.name}: {time.time()-start:.0f} s', flush=True)
+
+def main(names):
+    os.environ.setdefault('PYTHONWARNINGS', 'ignore')
+    files = [Path(n).resolve() for n in names] or sorted(p for p in (ROOT/'nbs').rglob('*.ipynb') if not re.search(r'/[._]', str(p.relative_to(ROOT))))
+    bad = []
+    for f in files:
+        try: run(f)
+        except (CellExecutionError, RuntimeError) as e:
+            print(f'{f.name}: FAILED\n{e}', file=sys.stderr, flush=True)
+            bad.append(f.name)
+    if bad: print(f'failed: {" ".join(bad)}', file=sys.stderr)
+    return 1 if bad else 0
+
+if __name__ == '__main__': sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,23 @@
+"Reads settings.ini, the one place for metadata, and hands it to setuptools."
+from configparser import ConfigParser
+from pathlib import Path
+from shlex import split
+from setuptools import find_packages, setup
+
+ini = ConfigParser(delimiters=['='], interpolation=None)
+ini.read('settings.ini', encoding='utf-8')
+cfg = ini['DEFAULT']
+lib = cfg['lib_name']
+
+setup(
+    name=lib, version=cfg['version'], description=cfg['description'], keywords=cfg['keywords'],
+    author=cfg['author'], license='Apache-2.0', license_files=['LICENSE'],
+    long_description=Path('README.md').read_text(encoding='utf-8') if Path('README.md').exists() else '',
+    long_description_content_type='text/markdown',
+    python_requires=f">={cfg['min_python']}",
+    install_requires=split(cfg['requirements']), extras_require={'dev': split(cfg['dev_requirements'])},
+    packages=find_packages(include=[lib, f'{lib}.*']), package_data={lib: split(cfg['package_data'])}, zip_safe=False,
+    entry_points={'console_scripts': split(cfg['console_scripts']), 'nbdev': [f'{lib}={lib}._modidx:d']},
+    classifiers=['Development Status :: 4 - Beta', 'Intended Audience :: Developers', 'Intended Audience :: Science/Research',
+                 f"Programming Language :: Python :: {cfg['min_python']}", 'Topic :: Scientific/Engineering :: Image Processing'],
+)
