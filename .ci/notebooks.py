@@ -36,7 +36,7 @@ def tidy(outputs):
         last = res[-1] if res else {}
         if o['output_type'] == 'stream' == last.get('output_type') and o['name'] == last['name']: last['text'] += o['text']
         else: res.append(o)
-    return [neutral(o) for o in res]
+    return [nbformat.from_dict(neutral(o)) for o in res]
 
 def run(path):
     "Execute the notebook at `path` and write its outputs back"
