@@ -1,0 +1,33 @@
+"What tests share: CUDA tests skip without it; the real data is used where SISR_DATA names its folder; a copy of the checkout to work in."
+import os, shutil
+from pathlib import Path
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+def pytest_collection_modifyitems(items):
+    wanted = [i for i in items if i.get_closest_marker('gpu')]
+    if not wanted: return
+    import torch
+    if not torch.cuda.is_available():
+        for i in wanted: i.add_marker(pytest.mark.skip(reason='needs CUDA'))
+
+@pytest.fixture(scope='session')
+def root(): return ROOT
+
+@pytest.fixture(scope='session')
+def data():
+    "The folder of real data"
+    if not os.environ.get('SISR_DATA'): pytest.skip('SISR_DATA is not set')
+    return Path(os.environ['SISR_DATA'])
+
+@pytest.fixture
+def checkout(tmp_path):
+    "A copy of what is committed or could be: notebooks, modules, packaging, docs"
+    to = tmp_path/'checkout'
+    to.mkdir()
+    for n in 'nbs sisr docs .ci'.split():
+        if (ROOT/n).exists(): shutil.copytree(ROOT/n, to/n, ignore=shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints'))
+    for n in 'settings.ini pyproject.toml setup.py MANIFEST.in README.md LICENSE'.split():
+        if (ROOT/n).exists(): shutil.copy2(ROOT/n, to/n)
+    return to

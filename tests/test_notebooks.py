@@ -1,0 +1,57 @@
+"The notebooks are the one source: modules, README and pages are what they say, and each is furnished like the others."
+import ast, importlib.util, json, re, subprocess, sys
+from pathlib import Path
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted(p for p in (ROOT/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
+BIN = Path(sys.executable).parent
+
+@pytest.fixture(scope='session')
+def site():
+    spec = importlib.util.spec_from_file_location('sisr_site', ROOT/'.ci'/'site.py')
+    mod = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(mod)
+    return mod
+
+def texts(folder): return {str(f.relative_to(folder)): f.read_bytes() for p in ('nbs/**/*.ipynb', 'sisr/**/*.py', 'pyproject.toml') for f in folder.glob(p)}
+
+def changed(a, b): return sorted(f for f in a.keys() | b.keys() if a.get(f) != b.get(f))
+
+def test_modules_are_exported_and_notebooks_clean(checkout):
+    before = texts(checkout)
+    for cmd in 'nbdev_export', 'nbdev_clean': subprocess.run([BIN/cmd], cwd=checkout, check=True)
+    assert not changed(before, texts(checkout)), 'run `make docs` and commit what changed'
+
+def test_readme_is_the_index(site):
+    assert (ROOT/'README.md').read_text() == site.readme(), 'run `make docs` and commit README.md'
+
+def test_pages_links_and_docs(site, tmp_path):
+    "All pages can be made, all their links lead somewhere, nothing comes from elsewhere, and docs/ reads the same"
+    out = tmp_path/'docs'
+    subprocess.run([sys.executable, '-W', 'ignore', ROOT/'.ci'/'site.py', '--docs', out, '--readme', tmp_path/'README.md'], cwd=ROOT, check=True)
+    assert not site.broken(out)
+    if sys.version_info[:2] != (3, 11): pytest.skip('docs/ is made with Python 3.11; others print signatures differently')
+    read = lambda folder: {str(f.relative_to(folder)): site.Page(f.read_text()).reading() for f in folder.rglob('*.html')}
+    assert not changed(read(ROOT/'docs'), read(out)), 'run `make docs` and commit docs/'
+    assert not site.broken(ROOT/'docs')
+
+def source(cell): return ''.join(cell['source'])
+
+@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.stem)
+def test_furnished(path):
+    "Title and promise; results kept, none of them an error or a warning; imports in cells of their own; nothing of this machine"
+    cells = json.loads(path.read_text())['cells']
+    assert re.match(r'# \S', source(cells[0])) and re.search(r'^> \S', source(cells[0]), re.M), 'first cell: # Title and > promise'
+    code = [c for c in cells if c['cell_type'] == 'code']
+    outputs = [o for c in code for o in c.get('outputs', [])]
+    assert outputs, 'no output is kept: run .ci/notebooks.py on it'
+    assert not [o for o in outputs if o['output_type'] == 'error']
+    assert not [o for o in outputs if o.get('name') == 'stderr'], 'stderr changes on every run: silence it'
+    text = json.dumps([o for o in outputs], ensure_ascii=False)
+    assert not re.search(r'/(home|root|tmp|Users|work)/\w', re.sub(r'"image/\w+": "[^"]*"', '', text)), 'a path of some machine in an output'
+    for s in map(source, code):
+        if re.search(r'^\s*#\|\s*(export|exec_doc|eval: *false)', s, re.M) or re.match(r'\s*[!%]', s): continue
+        tree = ast.parse(s)
+        imports = [n for n in ast.walk(tree) if isinstance(n, (ast.Import, ast.ImportFrom))]
+        assert not imports or all(n in imports for n in tree.body), f'imports go into a cell of their own (docs run it alone):\n{s}'
