@@ -324,19 +324,19 @@ def figure_bytes(fig,              # matplotlib Figure
     Image.fromarray(np.asarray(canvas.buffer_rgba())[...,:3].copy()).save(f, format, optimize=True, quality=quality, subsampling=0)
     return f.getvalue()
 
-# %% ../nbs/00_images.ipynb #f9771019
+# %% ../nbs/00_images.ipynb #f6fb9b50
 def show(*images,               # anything `Picture.of` takes, and batches (N,C,H,W)
          titles:list|None=None, # one text for each; None: width x height
-         zoom:float|None=None,  # screen pixels for one pixel; None: as large as the page allows
+         zoom=None,             # screen pixels for one pixel, or a list of them; None: as the page allows
          columns:int|None=None, # pictures in a row; None: as many as the page holds
          page:int=900           # width of the page in pixels
         ):                      # matplotlib Figure
     "Images side by side, each pixel a clean square"
     ps = [Picture.of(t) for x in images for t in (x.split(1) if isinstance(x,Tensor) and x.ndim==4 else [x])]
     w,h = (max(p.size[i] for p in ps) for i in (0,1))
-    n = min(len(ps), columns or (max(1, int((page+12)//(w*zoom+12))) if zoom else 4))
+    zs = zoom if isinstance(zoom,list) else [zoom]*len(ps)
+    n = min(len(ps), columns or (max(1, int((page+12)//(w*zoom+12))) if isinstance(zoom,(int,float)) else 4))
     fit = min((page-12*(n-1))/(n*w), 360/h)
-    z = zoom or (int(fit) if fit>=1 else fit)
-    ts = titles or [f'{p.size[0]} x {p.size[1]}' for p in ps]
-    rows = range(0, len(ps), n)
-    return panels([[screen(p,z) for p in ps[i:i+n]] for i in rows], [list(ts[i:i+n]) for i in rows])
+    us = [screen(p, z or (int(fit) if fit>=1 else fit)) for p,z in zip(ps,zs)]
+    ts,rows = list(titles or [f'{p.size[0]} x {p.size[1]}' for p in ps]),range(0, len(ps), n)
+    return panels([us[i:i+n] for i in rows], [ts[i:i+n] for i in rows])
