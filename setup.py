@@ -2,7 +2,7 @@
 from configparser import ConfigParser
 from pathlib import Path
 from shlex import split
-from setuptools import find_packages, setup
+from setuptools import find_namespace_packages, setup
 
 ini = ConfigParser(delimiters=['='], interpolation=None)
 ini.read('settings.ini', encoding='utf-8')
@@ -16,7 +16,8 @@ setup(
     long_description_content_type='text/markdown',
     python_requires=f">={cfg['min_python']}",
     install_requires=split(cfg['requirements']), extras_require={'dev': split(cfg['dev_requirements'])},
-    packages=find_packages(include=[lib, f'{lib}.*']), package_data={lib: split(cfg['package_data'])}, zip_safe=False,
+    packages=find_namespace_packages(include=[lib, f'{lib}.*'], exclude=['*.__pycache__']),
+    package_data={'': split(cfg['package_data'])}, zip_safe=False,
     entry_points={'console_scripts': split(cfg['console_scripts']), 'nbdev': [f'{lib}={lib}._modidx:d']},
     classifiers=['Development Status :: 4 - Beta', 'Intended Audience :: Developers', 'Intended Audience :: Science/Research',
                  f"Programming Language :: Python :: {cfg['min_python']}", 'Topic :: Scientific/Engineering :: Image Processing'],
