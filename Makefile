@@ -31,7 +31,7 @@ clean:
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 $(READY): settings.ini pyproject.toml setup.py
-	@test -n "$(BASE)" || { echo "sisr needs Python 3.11 or newer; here is $$(python3 --version 2>&1). Give one with: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@test -x $(PY) || test -n "$(BASE)" || { echo "sisr needs Python 3.11 or newer; here is $$(python3 --version 2>&1). Give one with: make PYTHON=/path/to/python3.12" >&2; exit 1; }
 	@test -x $(PY) || { echo "Setting up $(VENV) with $(BASE), once: about 6 GB with PyTorch"; $(BASE) -m venv $(VENV); }
 	$(PY) -m pip install --disable-pip-version-check -e '.[dev]'
 	@touch $@
