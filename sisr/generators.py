@@ -16,7 +16,7 @@ from .resize import upscale
 from .blocks import activation, conv, ResBlock, UpStage
 
 # %% auto #0
-__all__ = ['NETWORKS', 'SRResNet', 'plain_state', 'fuse', 'save_model', 'read_header', 'load_model', 'models', 'find_model',
+__all__ = ['ARCHITECTURES', 'SRResNet', 'plain_state', 'fuse', 'save_model', 'read_header', 'load_model', 'models', 'find_model',
            'receptive_radius']
 
 # %% ../nbs/06_generators.ipynb #267b7a77
@@ -83,8 +83,8 @@ def fuse(net:nn.Module # a network of this page; unchanged
     twin.info = net.info
     return twin.requires_grad_(False).to(next(net.parameters()).device)
 
-# %% ../nbs/06_generators.ipynb #f9b307b3
-NETWORKS = dict(SRResNet=SRResNet)
+# %% ../nbs/06_generators.ipynb #398ee913
+ARCHITECTURES = dict(SRResNet=SRResNet)
 
 def save_model(net:nn.Module, # a network of this page, whose `arch` rebuilds it
                path,          # ends in .safetensors
@@ -100,17 +100,17 @@ def save_model(net:nn.Module, # a network of this page, whose `arch` rebuilds it
     os.replace(tmp, path)
     return path
 
-# %% ../nbs/06_generators.ipynb #133fad61
+# %% ../nbs/06_generators.ipynb #0ab41ca5
 def read_header(path)->dict:   # keys network, arch, info
     "What a network file says of itself, without its weights; `SisrError` if it is no such file"
     from safetensors import safe_open, SafetensorError
     try:
         with safe_open(str(path), 'pt') as f: head = json.loads((f.metadata() or {}).get('sisr','null'))
     except (SafetensorError, OSError, ValueError) as e: raise SisrError(f'{path}: not a .safetensors network ({e})'.replace('\n',' ')) from None
-    if not isinstance(head,dict) or head.get('network') not in NETWORKS: raise SisrError(f'{path}: holds no network of sisr (known: {", ".join(NETWORKS)})')
+    if not isinstance(head,dict) or head.get('network') not in ARCHITECTURES: raise SisrError(f'{path}: holds no network of sisr (known: {", ".join(ARCHITECTURES)})')
     return head
 
-# %% ../nbs/06_generators.ipynb #0568ee12
+# %% ../nbs/06_generators.ipynb #51513766
 def load_model(name,        # a shipped name, or a file
                device='cpu' # where its weights go
               )->nn.Module: # float32, in eval mode, its provenance in `.info`
@@ -119,7 +119,7 @@ def load_model(name,        # a shipped name, or a file
     path = find_model(name)
     head = read_header(path)
     try:
-        net = NETWORKS[head['network']](**head['arch'])
+        net = ARCHITECTURES[head['network']](**head['arch'])
         net.load_state_dict({k: v.float() if v.is_floating_point() else v for k,v in load_file(path).items()})
     except (RuntimeError, TypeError, KeyError, ValueError) as e:
         raise SisrError(f'{path}: its weights do not fit its architecture ({str(e).splitlines()[0]})') from None
