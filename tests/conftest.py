@@ -1,5 +1,5 @@
 "What tests share: CUDA tests skip without it; the real data is used where SISR_DATA names its folder; a copy of the checkout to work in."
-import os, shutil
+import importlib.util, os, shutil
 from pathlib import Path
 import pytest
 
@@ -20,6 +20,14 @@ def data():
     "The folder of real data"
     if not os.environ.get('SISR_DATA'): pytest.skip('SISR_DATA is not set')
     return Path(os.environ['SISR_DATA'])
+
+@pytest.fixture(scope='session')
+def site():
+    "The maker of docs/ and README.md, `.ci/site.py`"
+    spec = importlib.util.spec_from_file_location('sisr_site', ROOT/'.ci'/'site.py')
+    mod = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(mod)
+    return mod
 
 @pytest.fixture
 def checkout(tmp_path):

@@ -1,18 +1,11 @@
 "The notebooks are the one source: modules, README and pages are what they say, and each is furnished like the others."
-import ast, importlib.util, json, re, subprocess, sys
+import ast, json, re, subprocess, sys
 from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted(p for p in (ROOT/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
 BIN = Path(sys.executable).parent
-
-@pytest.fixture(scope='session')
-def site():
-    spec = importlib.util.spec_from_file_location('sisr_site', ROOT/'.ci'/'site.py')
-    mod = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(mod)
-    return mod
 
 def texts(folder): return {str(f.relative_to(folder)): f.read_bytes() for p in ('nbs/**/*.ipynb', 'sisr/**/*.py', 'pyproject.toml') for f in folder.glob(p)}
 

@@ -1,5 +1,5 @@
 "The package as others get it: light to import, complete in a wheel, alone in an environment of its own."
-import importlib.metadata as md, importlib.util, os, re, subprocess, sys, venv
+import importlib.metadata as md, os, subprocess, sys, venv
 from pathlib import Path
 import pytest
 

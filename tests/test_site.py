@@ -1,0 +1,24 @@
+"The maker of the pages: numbers, names, links."
+from execnb.nbio import dict2nb, mk_cell
+
+def notebook(*cells): return dict2nb({'cells': [mk_cell(s, k) for k, s in cells], 'metadata': {}, 'nbformat': 4, 'nbformat_minor': 5})
+
+def test_figures_are_numbered(site):
+    nb = notebook(('code', '#| label: fig-one\n#| fig-cap: First\nplot()'), ('markdown', '![Second](b.png){#fig-two}'),
+                  ('markdown', 'See @fig-two and @fig-one, not @fig-none.'), ('markdown', '$$x$$ {#eq-x} by @eq-x'))
+    site.number(nb)
+    one, two, text, eq = [c.source for c in nb.cells]
+    assert 'fig-cap: "Figure 1: First"' in one and 'fig-alt: "First"' in one
+    assert two == '![Figure 2: Second](b.png){#fig-two}'
+    assert text == 'See [Figure 2](#fig-two) and [Figure 1](#fig-one), not @fig-none.'
+    assert r'\tag{1}$$' in eq and '[Equation 1](#eq-x)' in eq
+
+def test_page_names(site):
+    assert site.NUMBERED.sub('', '[a](00_images.ipynb#x) report/12_best.ipynb b_00_c.ipynb') == '[a](images.ipynb#x) report/best.ipynb b_00_c.ipynb'
+
+def test_broken_links_are_found(site, tmp_path):
+    (tmp_path/'sub').mkdir()
+    (tmp_path/'a.html').write_text('<h2 id="here">x</h2><a href="#here">1</a><a href="sub/b.html#there">2</a><a href="https://example.org">3</a>')
+    (tmp_path/'sub'/'b.html').write_text('<a href="../a.html#here">1</a><a href="c.html">2</a><script src="https://example.org/x.js"></script><img src="no.png">')
+    assert sorted(site.broken(tmp_path)) == ['a.html: no there in sub/b.html', 'sub/b.html: c.html leads nowhere',
+        'sub/b.html: loads https://example.org/x.js from elsewhere', 'sub/b.html: no.png leads nowhere']
