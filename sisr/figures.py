@@ -11,7 +11,7 @@ from PIL import Image
 from .images import Picture, SisrError, figure_bytes, in_notebook, panels, screen, to_pil
 
 # %% auto #0
-__all__ = ['COLORS', 'DASHES', 'UNITS', 'LABELS', 'caption', 'middle', 'sheet', 'save_figure', 'compare', 'read_history',
+__all__ = ['COLORS', 'DASHES', 'UNITS', 'LABELS', 'caption', 'region', 'sheet', 'save_figure', 'compare', 'read_history',
            'smooth', 'curves', 'wiped', 'slider']
 
 # %% ../nbs/11_figures.ipynb #fecbb54e
@@ -43,15 +43,22 @@ def _fit(u, size, how):
     "Pillow image -> array of exactly `size`; shrinking is always smooth"
     return np.array(u.resize(size, how if u.width<=size[0] else Image.LANCZOS))
 
-# %% ../nbs/11_figures.ipynb #734df39f
-def middle(size:tuple,   # (width, height) of the image
-           side:int=128  # of the square, at most
-          )->tuple|None: # (left, top, width, height); None where the image is no larger
-    "The square in the middle"
-    w,h = (min(v,side) for v in size)
-    return None if (w,h)==tuple(size) else ((size[0]-w)//2,(size[1]-h)//2,w,h)
+# %% ../nbs/11_figures.ipynb #bfc0c39b
+def region(size:tuple,    # (width, height) of the image
+           box=None,      # (left, top, width, height), or None: the square in the middle
+           side:int=128,  # of that square, at most
+           s:int=1        # scale: the corners are put on multiples of it, so that LR pixels are cut whole
+          )->tuple|None:  # (left, top, width, height); None: the whole image
+    "The part of an image that a figure shows"
+    if box is None:
+        w,h = (min(v,side) for v in size)
+        if (w,h)==tuple(size): return None
+        box = ((size[0]-w)//2,(size[1]-h)//2,w,h)
+    l,t,w,h = box
+    if l<0 or t<0 or w<1 or h<1 or l+w>size[0] or t+h>size[1]: raise SisrError(f'box {tuple(box)} is outside the image, {size[0]} x {size[1]}')
+    return l//s*s,t//s*s,max(s,w//s*s),max(s,h//s*s)
 
-# %% ../nbs/11_figures.ipynb #61075490
+# %% ../nbs/11_figures.ipynb #23b8ccd9
 def sheet(lr, sr,             # anything `Picture.of` takes, as all four
           hr=None, ur=None,   # left out where there is none
           path=None,          # a file to write, .png or .jpg
@@ -63,14 +70,14 @@ def sheet(lr, sr,             # anything `Picture.of` takes, as all four
     "LR | SR | HR | UR as they are, and below the same stretched by bicubic interpolation"
     ps = {k:Picture.of(v) for k,v in dict(LR=lr,SR=sr,HR=hr,UR=ur).items() if v is not None}
     w,h = ps['SR'].size
-    box = box or middle((w,h))
+    box = region((w,h), box, s=max(1,round(w/ps['LR'].size[0])))
     bw,bh = box[2:] if box else (w,h)
     names = {'LR':'LR, the input','SR':'SR = G(LR)','HR':'HR, the truth','UR':'UR = G(HR)',**(titles or {})}
     cut = {k:_cut(p,box,w) for k,p in ps.items()}
     size = (panel,round(panel*bh/bw))
     heads = [f'{names[k]}  {u.width} x {u.height}\n{caption((numbers or {}).get(k))}'.rstrip() for k,u in cut.items()]
     fig = panels([[_fit(u,size,how) for u in cut.values()] for how in (Image.NEAREST,Image.BICUBIC)],
-                 [heads,['stretched by bicubic']*len(cut)])
+                 [heads,['the same, stretched by bicubic']+['']*(len(cut)-1)])
     if path: save_figure(fig, path)
     return fig
 
@@ -90,33 +97,33 @@ def save_figure(fig,              # matplotlib Figure
     except OSError as e: raise SisrError(f'{path}: cannot be written ({e.strerror})') from None
     return path
 
-# %% ../nbs/11_figures.ipynb #0725abb6
-def _framed(img, box, w, height):
-    "The whole picture, `height` pixels high, with the box marked"
+# %% ../nbs/11_figures.ipynb #0f9c8d31
+def _framed(img, box, size):
+    "The whole picture, shrunk into `size`, with the box marked"
     from PIL import ImageDraw
-    u = Image.fromarray(screen(img)); u = u.resize((round(u.width*height/u.height),height), Image.LANCZOS)
-    if box:
-        k = u.width/w; l,t,r,b = (round(k*v) for v in (box[0],box[1],box[0]+box[2],box[1]+box[3]))
-        ImageDraw.Draw(u).rectangle((l-2,t-2,r+1,b+1), outline=COLORS[5], width=2)
+    u = Image.fromarray(screen(img)); w = u.width
+    u.thumbnail(size, Image.LANCZOS)
+    l,t,r,b = (round(v*u.width/w) for v in (box[0],box[1],box[0]+box[2],box[1]+box[3]))
+    ImageDraw.Draw(u).rectangle((l-2,t-2,r+1,b+1), outline=COLORS[5], width=2)
     return np.array(u)
 
-# %% ../nbs/11_figures.ipynb #c7831954
+# %% ../nbs/11_figures.ipynb #3ac46580
 def compare(images:dict,       # name -> image, anything `Picture.of` takes; sizes may differ (LR), the scene must not
             box=None,          # (left, top, width, height) in pixels of the largest image; None: the middle 64 x 64
             zoom:int=3,        # screen pixels for one pixel of the largest image
             numbers=None,      # name -> {'psnr_y': ...} or text
-            whole:bool=True,   # begin with the whole picture and its marked box?
-            page:int=1000      # width of the page in pixels
+            whole:bool=True,   # begin with the whole picture and the box in it?
+            page:int=1020      # width of the page in pixels
            ):                  # matplotlib Figure
     "The same crop of several images, pixels as squares"
     ps = {k:Picture.of(v) for k,v in images.items()}
     big = max(ps.values(), key=lambda p: p.size[0]); w = big.size[0]
-    box = box or middle(big.size, 64)
+    box = region(big.size, box, 64, round(w/min(p.size[0] for p in ps.values())))
     size = [zoom*v for v in (box[2:] if box else big.size)]
     us = [_fit(_cut(p,box,w), size, Image.NEAREST) for p in ps.values()]
     ts = [f'{k}\n{caption((numbers or {}).get(k))}'.rstrip() for k in ps]
-    if whole and box: us.insert(0, _framed(big,box,w,size[1])); ts.insert(0,'the whole')
-    n = max(1, (page+12)//(max(u.shape[1] for u in us)+12))
+    if whole and box: us,ts = [_framed(big,box,size),*us],['the whole',*ts]
+    n = max(1, (page+12)//(size[0]+12))
     rows = range(0,len(us),n)
     return panels([us[i:i+n] for i in rows], [ts[i:i+n] for i in rows])
 
@@ -161,7 +168,7 @@ def curves(history,            # a history (see `read_history`), or {run name: h
     plt.close(fig)
     return in_notebook(fig)
 
-# %% ../nbs/11_figures.ipynb #0b429a66
+# %% ../nbs/11_figures.ipynb #58677b04
 def _curve(ax, runs, keys, x, log):
     "One panel: every run, every key"
     lines = [(run,k) for run in runs for k in keys]
@@ -169,24 +176,34 @@ def _curve(ax, runs, keys, x, log):
         p = np.array([(r[x],r[k]) for r in runs[run] if isinstance(r.get(k),(int,float)) and x in r], float).reshape(-1,2)
         if not len(p): continue
         color,dash,few = COLORS[i%7],DASHES[i%4],len(p)<60
-        name = ' '.join(s for s in (run, k if len(keys)>1 else '') if s)
         if not few: ax.plot(*p.T, color=color, alpha=.25, lw=.7)
-        ax.plot(p[:,0], p[:,1] if few else smooth(p[:,1], len(p)//40), dash, color=color, lw=1.6, marker='.' if len(p)<30 else None, label=name)
-    ax.set(xlabel=LABELS.get(x,x), title=LABELS.get(keys[0],keys[0]) if len(keys)==1 else ', '.join(keys))
-    if any(k.startswith(log) for k in keys): ax.set_yscale('log')
+        ax.plot(p[:,0], p[:,1] if few else smooth(p[:,1], len(p)//40), dash, color=color, lw=1.6,
+                marker='.' if len(p)<30 else None, label=f'{run} {k if len(keys)>1 else ""}'.strip())
+    ax.set(xlabel=LABELS.get(x,x), title=', '.join(LABELS.get(k,k) for k in keys))
+    if any(k.startswith(tuple(log)) for k in keys): _log_axis(ax)
     if len(lines)>1: ax.legend(frameon=False, fontsize=8)
     ax.spines[['top','right']].set_visible(False)
     if len(runs)==1: _stages(ax, next(iter(runs.values())), x)
 
-# %% ../nbs/11_figures.ipynb #0df2e508
+# %% ../nbs/11_figures.ipynb #c64737e3
+def _log_axis(ax):
+    "Logarithmic, with plain numbers at 1, 2 and 5"
+    from matplotlib.ticker import LogLocator, NullFormatter
+    ax.set_yscale('log')
+    ax.yaxis.set_major_locator(LogLocator(subs=(1,2,5)))
+    ax.yaxis.set_major_formatter('{x:g}'); ax.yaxis.set_minor_formatter(NullFormatter())
+
+# %% ../nbs/11_figures.ipynb #aa5487c3
 def _stages(ax, history, x):
     "A thin line where a stage begins, with its name"
-    was = None
+    begins,was = [],None
     for r in history:
-        if r.get('stage') not in (None,was) and x in r:
-            if was is not None: ax.axvline(r[x], color='.75', lw=.8, zorder=0)
-            if len({h.get('stage') for h in history}-{None})>1: ax.text(r[x], 1, f' {r["stage"]}', transform=ax.get_xaxis_transform(), fontsize=7, color='.4', va='top')
-            was = r['stage']
+        if r.get('stage') not in (None,was) and x in r: was = r['stage']; begins.append((r[x],was))
+    left = ax.get_xlim()[0]
+    for i,(at,name) in enumerate(begins if len(begins)>1 else []):
+        if i: ax.axvline(at, color='.75', lw=.8, zorder=0)
+        ax.text(max(at,left), 1, f' {name}', transform=ax.get_xaxis_transform(), fontsize=7, color='.4', va='top')
+    ax.set_xlim(left=left)
 
 # %% ../nbs/11_figures.ipynb #98aa091f
 def wiped(before, after,     # anything `Picture.of` takes; the smaller is stretched by bicubic to the larger
