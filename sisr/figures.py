@@ -14,17 +14,19 @@ from .images import Picture, SisrError, figure_bytes, in_notebook, panels, scree
 __all__ = ['COLORS', 'DASHES', 'UNITS', 'LABELS', 'caption', 'region', 'sheet', 'save_figure', 'compare', 'read_history',
            'smooth', 'curves', 'wiped', 'slider']
 
-# %% ../nbs/11_figures.ipynb #fecbb54e
-COLORS = ('#0072B2','#D55E00','#009E73','#CC79A7','#56B4E9','#E69F00','#000000','#F0E442') # Okabe-Ito: blue, vermilion, green, purple, sky, orange, black, yellow
+# %% ../nbs/11_figures.ipynb #2ba7451c
+COLORS = ('#0072B2','#D55E00','#009E73','#CC79A7', # blue, vermilion, green, purple
+          '#56B4E9','#E69F00','#000000','#F0E442') # sky, orange, black, yellow
 DASHES = ('-','--','-.',':')
 
-# %% ../nbs/11_figures.ipynb #fd45fc93
+# %% ../nbs/11_figures.ipynb #74a58247
 UNITS = dict(psnr_y='{:.2f} dB', ssim_y='SSIM {:.3f}', lr_psnr='LR {:.1f} dB', lpips_alex='LPIPS {:.3f}', st_lpips_alex='ST-LPIPS {:.3f}')
-LABELS = dict(psnr_y='PSNR-Y (dB)', ssim_y='SSIM-Y', lr_psnr='LR-PSNR (dB)', lpips_alex='LPIPS (lower is better)', st_lpips_alex='ST-LPIPS (lower is better)',
+LABELS = dict(psnr_y='PSNR-Y (dB)', ssim_y='SSIM-Y', lr_psnr='LR-PSNR (dB)',
+              lpips_alex='LPIPS (lower is better)', st_lpips_alex='ST-LPIPS (lower is better)',
               lr='learning rate', seconds='time (s)', step='step', loss='loss')
 
-# %% ../nbs/11_figures.ipynb #3c1a5453
-def caption(numbers # None, a text, or {'psnr_y': 29.61, ...}
+# %% ../nbs/11_figures.ipynb #31d95ae1
+def caption(numbers:dict|str|None # None, a text, or {'psnr_y': 29.61, ...}
            )->str:
     "Numbers as a line of text, with units"
     if not isinstance(numbers, dict): return '' if numbers is None else str(numbers)
@@ -43,11 +45,11 @@ def _fit(u, size, how):
     "Pillow image -> array of exactly `size`; shrinking is always smooth"
     return np.array(u.resize(size, how if u.width<=size[0] else Image.LANCZOS))
 
-# %% ../nbs/11_figures.ipynb #bfc0c39b
+# %% ../nbs/11_figures.ipynb #258cf44a
 def region(size:tuple,    # (width, height) of the image
-           box=None,      # (left, top, width, height), or None: the square in the middle
+           box:tuple|None=None, # (left, top, width, height), or None: the square in the middle
            side:int=128,  # of that square, at most
-           s:int=1        # scale: the corners are put on multiples of it, so that LR pixels are cut whole
+           s:int=1        # scale: corners lie on multiples of it, LR pixels stay whole
           )->tuple|None:  # (left, top, width, height); None: the whole image
     "The part of an image that a figure shows"
     if box is None:
@@ -58,15 +60,15 @@ def region(size:tuple,    # (width, height) of the image
     if l<0 or t<0 or w<1 or h<1 or l+w>size[0] or t+h>size[1]: raise SisrError(f'box {tuple(box)} is outside the image, {size[0]} x {size[1]}')
     return l//s*s,t//s*s,max(s,w//s*s),max(s,h//s*s)
 
-# %% ../nbs/11_figures.ipynb #23b8ccd9
-def sheet(lr, sr,             # anything `Picture.of` takes, as all four
-          hr=None, ur=None,   # left out where there is none
-          path=None,          # a file to write, .png or .jpg
-          titles=None,        # {'SR': 'my network', ...}
-          numbers=None,       # {'SR': {'psnr_y': 29.6}, 'LR': 'a text', ...}
-          box=None,           # (left, top, width, height) in SR pixels; None: all, or the middle 128 x 128 of a large image
-          panel:int=256       # width of a panel in screen pixels; 512 for a file to zoom into
-         ):                   # matplotlib Figure
+# %% ../nbs/11_figures.ipynb #4801c167
+def sheet(lr, sr,                 # anything `Picture.of` takes, as all four
+          hr=None, ur=None,       # left out where there is none
+          path=None,              # a file to write, .png or .jpg
+          titles:dict|None=None,  # {'SR': 'my network', ...}
+          numbers:dict|None=None, # {'SR': {'psnr_y': 29.6}, 'LR': 'a text', ...}
+          box:tuple|None=None,    # (left, top, width, height) in SR pixels; None: the middle 128 x 128
+          panel:int=256           # width of a panel in screen pixels; 512 for a file to zoom into
+         ):                       # matplotlib Figure
     "LR | SR | HR | UR as they are, and below the same stretched by bicubic interpolation"
     ps = {k:Picture.of(v) for k,v in dict(LR=lr,SR=sr,HR=hr,UR=ur).items() if v is not None}
     w,h = ps['SR'].size
@@ -107,14 +109,14 @@ def _framed(img, box, size):
     ImageDraw.Draw(u).rectangle((l-2,t-2,r+1,b+1), outline=COLORS[5], width=2)
     return np.array(u)
 
-# %% ../nbs/11_figures.ipynb #3ac46580
-def compare(images:dict,       # name -> image, anything `Picture.of` takes; sizes may differ (LR), the scene must not
-            box=None,          # (left, top, width, height) in pixels of the largest image; None: the middle 64 x 64
-            zoom:int=3,        # screen pixels for one pixel of the largest image
-            numbers=None,      # name -> {'psnr_y': ...} or text
-            whole:bool=True,   # begin with the whole picture and the box in it?
-            page:int=1020      # width of the page in pixels
-           ):                  # matplotlib Figure
+# %% ../nbs/11_figures.ipynb #82f08a5d
+def compare(images:dict,            # name -> image, as `Picture.of` takes; sizes may differ, the scene not
+            box:tuple|None=None,    # (left, top, width, height) in pixels of the largest; None: the middle
+            zoom:int=3,             # screen pixels for one pixel of the largest image
+            numbers:dict|None=None, # name -> {'psnr_y': ...} or text
+            whole:bool=True,        # begin with the whole picture and the box in it?
+            page:int=1020           # width of the page in pixels
+           ):                       # matplotlib Figure
     "The same crop of several images, pixels as squares"
     ps = {k:Picture.of(v) for k,v in images.items()}
     big = max(ps.values(), key=lambda p: p.size[0]); w = big.size[0]
@@ -149,16 +151,17 @@ def smooth(y:np.ndarray, # values, one a line of the history
     box = np.ones(width|1)
     return np.convolve(y,box,'same')/np.convolve(np.ones(len(y)),box,'same') if len(y)>=len(box) else np.full(len(y), np.mean(y))
 
-# %% ../nbs/11_figures.ipynb #9231f996
-def curves(history,            # a history (see `read_history`), or {run name: history} to compare runs
-           *keys:str,          # what to draw, a panel each; ('loss_g','loss_d') draws two in one; none: every number there is
+# %% ../nbs/11_figures.ipynb #59c8f65f
+def curves(history,            # a history (see `read_history`), or {run name: history} to compare
+           *keys,              # a panel each; ('loss_g','loss_d'): two in one; none: all there is
            x:str='step',       # or 'seconds', 'epoch'
            log:tuple=('loss',) # keys whose name starts so get a logarithmic axis
           ):                   # matplotlib Figure
     "Training curves: a panel for each key, with units, stages and a running mean"
     import matplotlib.pyplot as plt
     runs = {k:read_history(h) for k,h in history.items()} if isinstance(history, dict) else {'':read_history(history)}
-    seen = dict.fromkeys(k for h in runs.values() for r in h for k,v in r.items() if isinstance(v,(int,float)) and k not in (x,'step','epoch','seconds'))
+    seen = dict.fromkeys(k for h in runs.values() for r in h for k,v in r.items()
+                         if isinstance(v,(int,float)) and k not in (x,'step','epoch','seconds'))
     keys = [k if isinstance(k,tuple) else (k,) for k in keys or seen]
     if not keys: raise SisrError('the history has no numbers to draw')
     n = min(3,len(keys)); m = -(-len(keys)//n)

@@ -27,10 +27,10 @@ class SisrError(Exception):
 # %% ../nbs/00_images.ipynb #f016a374
 IMAGE_SUFFIXES = ('.png','.jpg','.jpeg','.webp','.bmp','.tif','.tiff','.gif','.ppm','.pgm','.jp2','.avif')
 
-# %% ../nbs/00_images.ipynb #42fda420
+# %% ../nbs/00_images.ipynb #10b1c3c4
 def image_files(path,                # a file, a folder, or a list of them
                 recursive:bool=True  # look into subfolders too?
-               )->list[Path]:        # sorted by name; a file named by the user is taken whatever its suffix
+               )->list[Path]:        # sorted; a file that you name is taken whatever its suffix
     "The image files of a folder, by suffix; hidden files are left out, an empty folder is a `SisrError`"
     if isinstance(path, (list,tuple)): return [f for p in path for f in image_files(p, recursive)]
     path = Path(path)
@@ -55,10 +55,10 @@ def sample(name:str='kitten' # 'kitten', 'circuits', ...: `[f.stem for f in samp
     if name not in fs: raise SisrError(f'no sample is called {name!r}; there are {", ".join(fs)}')
     return fs[name]
 
-# %% ../nbs/00_images.ipynb #0854737e
+# %% ../nbs/00_images.ipynb #21f24a75
 def _decode(path):
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore', Image.DecompressionBombWarning) # from 89 million pixels on it warns, from 179 it refuses
+        warnings.simplefilter('ignore', Image.DecompressionBombWarning) # from 179 million pixels on it refuses
         img = Image.open(path)
         img.load()
     try: return ImageOps.exif_transpose(img)
@@ -81,8 +81,8 @@ def open_image(path            # a file name, or an open binary file
         raise bad(f'over {2*Image.MAX_IMAGE_PIXELS:,} pixels; if you trust it, raise PIL.Image.MAX_IMAGE_PIXELS') from None
     except Exception as e: raise bad(f'damaged or cut short ({" ".join(str(e).split()) or type(e).__name__})') from None
 
-# %% ../nbs/00_images.ipynb #40fd7c40
-def to_uint8(x:Tensor # float, any shape, in [-1,1]; what lies outside is clamped; uint8 stays as it is
+# %% ../nbs/00_images.ipynb #aecfae54
+def to_uint8(x:Tensor # float in [-1,1], any shape; clamped. uint8 stays as it is
             )->Tensor: # uint8, same shape, 0..255
     "The 8-bit grid: what a file can hold"
     return x if x.dtype==torch.uint8 else ((x.float()+1)*127.5).round().clamp(0,255).to(torch.uint8)
@@ -109,52 +109,57 @@ def _rgb(img):
         except (ImageCms.PyCMSError, OSError): pass
     return img.convert('RGB')
 
-# %% ../nbs/00_images.ipynb #346d772f
+# %% ../nbs/00_images.ipynb #55cc9b15
 def _plain(img):
     "Any Pillow image -> mode L, LA, RGB, RGBA, I or F"
-    m,key = img.mode,img.info.get('transparency')                       # key: the one gray or colour that is clear
+    m,key = img.mode,img.info.get('transparency')  # key: the one gray or colour that is clear
     if m=='P': return img.convert('RGBA' if key is not None else 'RGB')
     if m in ('L','RGB') and key is not None: return img.convert(m+'A')
     if m in ('L','LA','RGB','RGBA','I','F'): return img
     if m.startswith('I;16'): return img.convert('I')
     return _rgb(img) if m not in ('1','La','PA','RGBa') else img.convert({'1':'L','La':'LA'}.get(m,'RGBA'))
 
-# %% ../nbs/00_images.ipynb #8fe67c89
+# %% ../nbs/00_images.ipynb #1c581e88
 def _from_array(a):
     "(H,W) or (H,W,C) array of bool, uint8, uint16, or float in 0..1 -> (1,C,H,W) tensor in [-1,1]"
     a = a[...,None] if a.ndim==2 else a
-    if a.ndim!=3 or not 1<=a.shape[2]<=4 or not a.size: raise SisrError(f'array of shape {a.shape}: (H,W) or (H,W,C) with 1 to 4 channels is wanted')
-    if a.dtype.kind not in 'f' and a.dtype not in (bool,np.uint8,np.uint16): raise SisrError(f'array of {a.dtype}: uint8, uint16, or float in 0..1 is wanted')
+    if a.ndim!=3 or not 1<=a.shape[2]<=4 or not a.size:
+        raise SisrError(f'array of shape {a.shape}: (H,W) or (H,W,C) with 1 to 4 channels is wanted')
+    if a.dtype.kind!='f' and a.dtype not in (bool,np.uint8,np.uint16):
+        raise SisrError(f'array of {a.dtype}: uint8, uint16, or float in 0..1 is wanted')
     top = 1 if a.dtype.kind in 'fb' else np.iinfo(a.dtype).max
-    if a.dtype.kind=='f' and not (a.min()>=-.001 and a.max()<=1.001): raise SisrError(f'float array from {a.min():g} to {a.max():g}: 0..1 is wanted')
+    if a.dtype.kind=='f' and not (a.min()>=-.001 and a.max()<=1.001):
+        raise SisrError(f'float array from {a.min():g} to {a.max():g}: 0..1 is wanted')
     x = torch.from_numpy(np.ascontiguousarray(a.transpose(2,0,1), dtype=np.float32))[None]
     return x/(top/2)-1
 
-# %% ../nbs/00_images.ipynb #219fa300
+# %% ../nbs/00_images.ipynb #16969a31
 def _from_tensor(x):
     "(H,W), (C,H,W) or (1,C,H,W) tensor, uint8 or float in [-1,1] -> (1,C,H,W) float32 on its device"
     shape,x = tuple(x.shape),x.detach()[(None,)*(4-x.ndim)] if 2<=x.ndim<=4 else x
-    if x.ndim!=4 or len(x)!=1 or not 1<=x.shape[1]<=4 or not x.numel(): raise SisrError(f'tensor of shape {shape}: one image (1,C,H,W) with 1 to 4 channels is wanted')
+    if x.ndim!=4 or len(x)!=1 or not 1<=x.shape[1]<=4 or not x.numel():
+        raise SisrError(f'tensor of shape {shape}: one image (1,C,H,W) with 1 to 4 channels is wanted')
     if x.dtype==torch.uint8: return from_uint8(x)
     if not x.is_floating_point(): raise SisrError(f'tensor of {x.dtype}: uint8, or float in [-1,1] is wanted')
     if not x.abs().max()<=2: raise SisrError(f'float tensor from {x.min():g} to {x.max():g}: [-1,1] is wanted')
     return x.float()
 
-# %% ../nbs/00_images.ipynb #0537d6e8
+# %% ../nbs/00_images.ipynb #8f8c891f
 @dataclass
 class Picture:
     "One image as a network wants it: colour and alpha apart, both in [-1,1]"
     color:Tensor               # (1,C,H,W), C=1 gray or 3 RGB, never multiplied by alpha
     alpha:Tensor|None = None   # (1,1,H,W), -1 clear to 1 opaque; None where the file has none
     bits:int = 8               # 8, or 16 for gray with 16 bits
-    info:dict = field(default_factory=dict) # `icc_profile`, where the file has one: what its colours mean
+    info:dict = field(default_factory=dict) # `icc_profile`, where the file has one
 
     @classmethod
     def open(cls, path)->Picture: "From an image file"; return cls.of(open_image(path))
     @classmethod
-    def of(cls, img)->Picture: "From a path, Pillow image, array, tensor or Picture"; return _picture(cls, img)
+    def of(cls, img # path, open file, Pillow image, array (uint8, uint16, float in 0..1), tensor in [-1,1], Picture
+          )->Picture: "One image from whatever holds it"; return _picture(cls, img)
     @property
-    def size(self)->tuple: "(width, height) in pixels, in Pillow's order"; return self.color.shape[3],self.color.shape[2]
+    def size(self)->tuple: "(width, height), as Pillow has it"; return self.color.shape[3],self.color.shape[2]
 
     def solid(self)->Tensor:
         "Colour (1,C,H,W) where hidden pixels took the colour of visible neighbours: what a network should see"
@@ -164,11 +169,11 @@ class Picture:
         "Pillow image of mode L, LA, RGB, RGBA or I;16, with its ICC profile"
         x = self.color if self.alpha is None else torch.cat([self.color,self.alpha],1)
         img = _gray16(x) if self.bits==16 and x.shape[1]==1 and x.is_floating_point() else to_pil(x)
-        kind = b'GRAY' if self.color.shape[1]==1 else b'RGB '           # a profile of inks says nothing about light
+        kind = b'GRAY' if self.color.shape[1]==1 else b'RGB '  # a profile of inks says nothing about light
         img.info.update({k:v for k,v in self.info.items() if k!='icc_profile' or v[16:20]==kind})
         return img
 
-# %% ../nbs/00_images.ipynb #1e77486b
+# %% ../nbs/00_images.ipynb #2564a1b8
 def _picture(cls, a):
     "The one door in: anything -> Picture"
     bits,info = 8,{}
@@ -177,7 +182,7 @@ def _picture(cls, a):
     if isinstance(a, Image.Image): a,bits,info = _from_pil(a)
     elif getattr(a, 'dtype', None)==np.uint16: bits = 16
     x = _from_tensor(a) if isinstance(a, Tensor) else _from_array(np.asarray(a))
-    c = x.shape[1]-(x.shape[1] in (2,4))                                # channels of colour; one more is alpha
+    c = x.shape[1]-(x.shape[1] in (2,4))  # channels of colour; one more is alpha
     return cls(x[:,:c], x[:,c:] if c<x.shape[1] else None, bits, info)
 
 # %% ../nbs/00_images.ipynb #a75d335e
@@ -201,7 +206,7 @@ def to_pil(x:Tensor        # (1,C,H,W) or (C,H,W) in [-1,1]; C: 1 gray, 2 gray a
     u = to_uint8(x.detach().reshape(x.shape[-3:])).permute(1,2,0).cpu().numpy()
     return Image.fromarray(u.squeeze(2) if u.shape[2]==1 else np.ascontiguousarray(u))
 
-# %% ../nbs/00_images.ipynb #933f663d
+# %% ../nbs/00_images.ipynb #c3678211
 def fill_hidden(x:Tensor,     # (1,C,H,W)
                 seen:Tensor   # (1,1,H,W), true where the colour means something
                )->Tensor:     # (1,C,H,W): `x` where seen, elsewhere a smooth continuation of it
@@ -209,12 +214,12 @@ def fill_hidden(x:Tensor,     # (1,C,H,W)
     if seen.all() or not seen.any(): return x
     pad,w = (0,x.shape[3]%2,0,x.shape[2]%2),seen.to(x.dtype)
     cw = F.avg_pool2d(F.pad(w,pad),2)
-    c = F.avg_pool2d(F.pad(x*w,pad),2)/cw.clamp(min=.25)                # the average of what is seen in each 2 x 2
+    c = F.avg_pool2d(F.pad(x*w,pad),2)/cw.clamp(min=.25)  # the average of what is seen in each 2 x 2
     c = fill_hidden(c, cw>0).repeat_interleave(2,2).repeat_interleave(2,3)
     return torch.where(seen, x, c[...,:x.shape[2],:x.shape[3]])
 
-# %% ../nbs/00_images.ipynb #b7b4e870
-def to_tensor(img,                 # path, Pillow image, array (uint8, uint16, float in 0..1), tensor in [-1,1], or Picture
+# %% ../nbs/00_images.ipynb #49750c12
+def to_tensor(img,                 # path, Pillow image, array, tensor or Picture, as `Picture.of` takes
               gray:bool|None=None  # True: one channel; False: three; None: as the image has them
              )->Tensor:            # (1,C,H,W) float32 in [-1,1], without alpha
     "The colour of any image, as a tensor"
@@ -223,14 +228,15 @@ def to_tensor(img,                 # path, Pillow image, array (uint8, uint16, f
     if gray and x.shape[1]==3: return (x*x.new_tensor([.299,.587,.114]).view(1,3,1,1)).sum(1, keepdim=True)
     return x
 
-# %% ../nbs/00_images.ipynb #34928e39
+# %% ../nbs/00_images.ipynb #12429693
 def save_image(img:Image.Image,   # mode L, LA, RGB, RGBA or I;16, as `Picture.to_pil` gives
                path,              # the suffix decides the format
                quality:int=95     # of JPEG and WebP, 1 to 100
               )->Path:
     "Write an image file, whole or not at all"
     path = Path(path); fmt = Image.registered_extensions().get(path.suffix.lower())
-    if fmt not in Image.SAVE: raise SisrError(f'{path}: no format is called {path.suffix!r}; .png, .jpg, .webp and .tif are safe choices')
+    if fmt not in Image.SAVE:
+        raise SisrError(f'{path}: no format is called {path.suffix!r}; .png, .jpg, .webp and .tif are safe choices')
     if img.mode=='I;16' and fmt not in ('PNG','TIFF','PPM'): img = to_pil(Picture.of(img).color)
     if img.mode in ('LA','RGBA') and fmt in ('JPEG','BMP','PPM'): img = on_white(img)
     part = path.with_name(f'.sisr-{os.getpid()}-{hash(path)&0xffffff:x}.part')
@@ -325,13 +331,13 @@ def figure_bytes(fig,              # matplotlib Figure
     Image.fromarray(np.asarray(canvas.buffer_rgba())[...,:3].copy()).save(f, format, optimize=True, quality=quality, subsampling=0)
     return f.getvalue()
 
-# %% ../nbs/00_images.ipynb #f6fb9b50
-def show(*images,               # anything `Picture.of` takes, and batches (N,C,H,W)
-         titles:list|None=None, # one text for each; None: width x height
-         zoom=None,             # screen pixels for one pixel, or a list of them; None: as the page allows
-         columns:int|None=None, # pictures in a row; None: as many as the page holds
-         page:int=900           # width of the page in pixels
-        ):                      # matplotlib Figure
+# %% ../nbs/00_images.ipynb #bd47e423
+def show(*images,                   # anything `Picture.of` takes, and batches (N,C,H,W)
+         titles:list|None=None,     # one text for each; None: width x height
+         zoom:float|list|None=None, # screen pixels for one pixel; None: as the page allows
+         columns:int|None=None,     # pictures in a row; None: as many as the page holds
+         page:int=700               # width of the page in pixels
+        ):                          # matplotlib Figure
     "Images side by side, each pixel a clean square"
     ps = [Picture.of(t) for x in images for t in (x.split(1) if isinstance(x,Tensor) and x.ndim==4 else [x])]
     w,h = (max(p.size[i] for p in ps) for i in (0,1))
