@@ -15,7 +15,7 @@ def test_modules_are_light():
     "No room brings torchvision, matplotlib, notebooks or accelerate before it is asked to"
     rooms = [f'sisr.{f.stem}' for f in (ROOT/'sisr').glob('[a-z]*.py')]
     code = (f'import sys, importlib; [importlib.import_module(m) for m in {rooms}]; '
-            'heavy = {"torchvision", "matplotlib", "IPython", "accelerate", "torchmetrics", "nbdev", "fastcore"} & set(sys.modules); assert not heavy, heavy')
+            'heavy = {"torchvision", "matplotlib", "IPython", "accelerate", "torchmetrics", "nbdev"} & set(sys.modules); assert not heavy, heavy')
     subprocess.run([sys.executable, '-c', code], check=True)
 
 def requirements(name, seen=None):
