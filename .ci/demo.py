@@ -3,7 +3,7 @@ import shutil, subprocess, sys, time
 from pathlib import Path
 
 ROOT, SISR = Path(__file__).resolve().parent.parent, Path(sys.executable).parent/'sisr'
-OUT, RUN, PHOTOS = Path('demo'), Path('demo/run'), Path('sisr/samples')
+OUT, RUN, SAMPLES = Path('demo'), Path('demo/run'), Path('sisr/samples')
 
 def sisr(*args):
     "Run `sisr` and show what is run"
@@ -11,12 +11,13 @@ def sisr(*args):
     if code := subprocess.run([SISR, *args], cwd=ROOT).returncode: sys.exit(code)
 
 def main():
-    start, photo = time.time(), PHOTOS/'kitten.jpg'
-    shutil.rmtree(ROOT/RUN, ignore_errors=True)                            # the training starts anew; the rest is written over
+    start, photo, others = time.time(), SAMPLES/'kitten.jpg', OUT/'photos'
+    for old in others, RUN: shutil.rmtree(ROOT/old, ignore_errors=True)
+    shutil.copytree(ROOT/SAMPLES, ROOT/others, ignore=shutil.ignore_patterns(photo.name))    # what is shown is not what is learnt from
     sisr('upscale', photo, '-o', OUT/'upscaled.png')
     sisr('sheet', photo, '-o', OUT/'sheet.png')
     print('\nNow a small network of our own: about two minutes on two cores.')
-    sisr('train', '--recipe', 'photos-x4', '--data', PHOTOS, '--out', RUN, '--quick')
+    sisr('train', '--recipe', 'photos-x4', '--data', others, '--out', RUN, '--quick')
     sisr('sheet', photo, '--model', RUN/'model.safetensors', '-o', OUT/'sheet-trained-here.png')
     shutil.copy(ROOT/RUN/'curve.png', ROOT/OUT/'curve.png')
     made = ', '.join(str(OUT/f) for f in ('upscaled.png', 'sheet.png', 'sheet-trained-here.png', 'curve.png'))

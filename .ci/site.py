@@ -1,7 +1,8 @@
 """Makes docs/ and README.md from the notebooks: `python .ci/site.py [--docs FOLDER] [--readme FILE]`. Nothing is run but imports and exported cells.
 
 nbdev prepares the notebooks (signatures, tables of arguments, links), smalldocs lays them out; both read nbs/_quarto.yml, so that
-whoever has Quarto gets a like site from `nbdev_docs`. What this file adds: exported source folded under each signature, page names
+whoever has Quarto gets a like site from `nbdev_docs`. What this file adds: exported source under each signature, folded
+(open for `#| exports`), page names
 and links as nbdev means them, relative so that pages open from a folder too, numbered figures, KaTeX from a local copy."""
 import argparse, ast, html, json, os, posixpath, re, shutil, sys, tempfile
 from html.parser import HTMLParser
@@ -28,11 +29,12 @@ def filters():
     class Keep(P.Processor):
         def cell(self, cell):
             d = cell.directives_
-            if cell.cell_type == 'code' and 'export' in d and 'hide' not in d and export_names(cell): d['exports'] = d.pop('export')
+            if cell.cell_type == 'code' and 'export' in d and 'hide' not in d and export_names(cell): d['exports'] = [d.pop('export'), 'folded']
 
     def fold(cell):
         if cell.cell_type != 'code' or 'exports' not in cell.directives_: return
-        cell.source = f'#| code-fold: true\n#| code-summary: "Source of {", ".join(export_names(cell))}"\n{cell.source}'
+        how = 'true' if 'folded' in cell.directives_['exports'] else 'show'        # `#| exports` stands open
+        cell.source = f'#| code-fold: {how}\n#| code-summary: "Source of {", ".join(export_names(cell))}"\n{cell.source}'
 
     class DocsFirst(P.Processor):
         def begin(self):
