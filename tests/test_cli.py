@@ -1,0 +1,299 @@
+"The command line: exit statuses, one clear line for every mistake, nothing half done. Most cases run inside this process: torch takes seconds to load"
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sisr import cli
+from sisr.generators import SRResNet, save_model
+from sisr.images import sample
+
+
+@pytest.fixture(scope='session')
+def net(tmp_path_factory):
+    "A tiny untrained network in a file"
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp('nets')/'tiny.safetensors'
+    g = SRResNet(scale=4, width=8, blocks=1, faithful=False)
+    torch.nn.init.normal_(g.heads['4'].weight, std=.02)
+    save_model(g, path, licence='Apache-2.0')
+    return str(path)
+
+@pytest.fixture
+def photos(tmp_path):
+    "A folder with three small photographs, one in a subfolder"
+    (tmp_path/'in/sub').mkdir(parents=True)
+    for i, f in enumerate(('a.png', 'b.jpg', 'sub/a.png')):
+        Image.new('RGB', (20+i, 16), (40*i, 90, 120)).save(tmp_path/'in'/f)
+    return tmp_path/'in'
+
+@pytest.fixture
+def sisr(capsys, tmp_path, monkeypatch):
+    "Run a command here: (status, stdout, stderr)"
+    monkeypatch.delenv('SISR_DEBUG', raising=False)
+    def run(*argv):
+        capsys.readouterr()
+        status = cli.main([str(a) for a in argv])
+        out = capsys.readouterr()
+        assert 'Traceback' not in out.err
+        assert not status or all(line.startswith('sisr: ') for line in out.err.splitlines())
+        return status, out.out, out.err
+    return run
+
+def real(*argv, **kw):
+    "Run the real command in a process of its own"
+    return subprocess.run([sys.executable, '-m', 'sisr.cli', *map(str, argv)], capture_output=True, text=True, timeout=120, **kw)
+
+def sizes(folder): return {f.relative_to(folder).as_posix(): Image.open(f).size for f in sorted(Path(folder).rglob('*')) if f.is_file()}
+
+# upscale
+
+def test_a_folder_keeps_its_structure(sisr, net, photos, tmp_path):
+    status, out, err = sisr('upscale', photos, '-o', tmp_path/'out', '--model', net)
+    assert (status, err) == (0, '')
+    assert sizes(tmp_path/'out') == {'a.png': (80, 64), 'b.png': (84, 64), 'sub/a.png': (88, 64)}
+    assert len(out.splitlines()) == 3
+
+@pytest.mark.parametrize('suffix', cli.FORMATS)
+@pytest.mark.parametrize('mode', ['L', 'LA', 'RGB', 'RGBA', 'I;16'])
+def test_every_mode_in_every_format(sisr, net, tmp_path, mode, suffix):
+    img = Image.fromarray(np.full((12, 15), 257*100, np.uint16)) if mode == 'I;16' else Image.new('RGBA', (15, 12), (100, 100, 100, 255)).convert(mode)
+    img.save(tmp_path/'a.png')
+    to = tmp_path/'new'/f'big{suffix}'
+    assert sisr('upscale', tmp_path/'a.png', '-o', to, '--model', net)[::2] == (0, '')
+    big = Image.open(to)
+    value = int(np.asarray(big).reshape(48*60, -1)[1000, 0])
+    assert big.size == (60, 48) and os.listdir(tmp_path/'new') == [f'big{suffix}']
+    assert abs(value/257-100) < 1 if big.mode.startswith('I;16') else abs(value-100) <= 3
+
+def test_good_and_bad_files_together(sisr, net, photos, tmp_path):
+    (photos/'bad.png').write_bytes(b'nothing')
+    (photos/'empty.png').touch()
+    (photos/'cut.png').write_bytes((photos/'a.png').read_bytes()[:40])
+    status, out, err = sisr('upscale', photos, tmp_path/'gone.png', '-o', tmp_path/'out', '--model', net)
+    assert status == 1 and len(sizes(tmp_path/'out')) == 3
+    lines = err.splitlines()
+    assert len(lines) == 4
+    for name in ('bad.png', 'empty.png', 'cut.png', 'gone.png'): assert sum(name in li for li in lines) == 1
+
+def test_names_of_any_alphabet(sisr, net, photos, tmp_path):
+    names = ['фото.jpg', '写真 1.png', 'صورة.webp', 'a\nb.png', "it's -o.png", '🐈.png', 'é'*100+'.jpg', '.v.1.png', '-x.png']
+    for n in names: shutil.copy(photos/'a.png', tmp_path/n)
+    status, out, err = sisr('upscale', *[tmp_path/n for n in names], '-o', tmp_path/'out', '--model', net)
+    assert (status, err) == (0, '')
+    assert set(sizes(tmp_path/'out')) == {Path(n).stem+'.png' for n in names}
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='such names exist on Linux only')
+def test_a_name_that_is_no_text(net, photos, tmp_path):
+    name = os.fsencode(tmp_path)+b'/\xff\xfe.png'
+    shutil.copy(photos/'a.png', name)
+    res = subprocess.run([sys.executable, '-m', 'sisr.cli', 'upscale', name, '-o', tmp_path/'out', '--model', net], capture_output=True)
+    assert (res.returncode, res.stderr) == (0, b'') and os.listdir(os.fsencode(tmp_path/'out')) == [b'\xff\xfe.png']
+
+def test_same_stem_does_not_collide(sisr, net, photos, tmp_path):
+    Image.new('RGB', (30, 16)).save(photos/'a.jpg')
+    assert sisr('upscale', photos/'a.png', photos/'a.jpg', photos/'sub/a.png', '-o', tmp_path/'out', '--model', net)[0] == 0
+    assert sizes(tmp_path/'out') == {'a-png.png': (80, 64), 'a-jpg.png': (120, 64), 'a-png-2.png': (88, 64)}
+
+def test_an_input_is_never_overwritten(sisr, net, photos):
+    before = {f: f.read_bytes() for f in photos.rglob('*.*')}
+    status, out, err = sisr('upscale', photos, '-o', photos, '--model', net)
+    assert status == 1 and err.count('would be overwritten') == 2      # b.jpg becomes b.png: no harm
+    assert sisr('upscale', photos/'a.png', '-o', photos/'a.png', '--model', net)[0] == 1
+    (photos/'link.png').symlink_to(photos/'a.png')
+    assert sisr('upscale', photos/'a.png', '-o', photos/'link.png', '--model', net)[0] == 1
+    for f, was in before.items(): assert f.read_bytes() == was
+
+def test_results_inside_the_input_folder_are_no_inputs(sisr, net, photos):
+    for _ in range(2): assert sisr('upscale', photos, '-o', photos/'out', '--model', net)[0] == 0
+    assert set(sizes(photos/'out')) == {'a.png', 'b.png', 'sub/a.png'}
+
+def test_resume_leaves_out_what_is_there(sisr, net, photos, tmp_path):
+    (tmp_path/'out').mkdir()
+    (tmp_path/'out/a.png').write_bytes(b'mine')
+    status, out, err = sisr('upscale', photos, '-o', tmp_path/'out', '--model', net, '--resume')
+    assert status == 0 and len(out.splitlines()) == 2
+    assert (tmp_path/'out/a.png').read_bytes() == b'mine'
+    assert sisr('upscale', photos, '-o', tmp_path/'out', '--resume', '--model', net)[:2] == (0, '')
+
+def test_tiles_and_consistency_are_options(sisr, net, tmp_path):
+    x = np.random.default_rng(0).integers(0, 255, (50, 40, 3), np.uint8)
+    Image.fromarray(x).save(tmp_path/'a.png')
+    for o in ([], ['--tile', 16], ['--tile', 0], ['--no-consistent']):
+        assert sisr('upscale', tmp_path/'a.png', '-o', tmp_path/'out', '--model', net, *o)[0] == 0
+        res = np.asarray(Image.open(tmp_path/'out/a.png')).astype(int)
+        if not o: first = res
+        assert (abs(res-first).max() > 1) == (o == ['--no-consistent'])
+
+def test_output_that_cannot_be(sisr, net, photos, tmp_path):
+    (tmp_path/'file').touch()
+    for out in (tmp_path/'file/out', tmp_path/'file'):
+        status, _, err = sisr('upscale', photos/'a.png', '-o', out, '--model', net)
+        assert status == 1 and len(err.splitlines()) == 1 and 'file' in err
+    (tmp_path/'dir.png').mkdir()
+    assert sisr('upscale', photos/'a.png', '-o', tmp_path/'dir.png', '--model', net)[0] == 0
+    assert sizes(tmp_path/'dir.png') == {'a.png': (80, 64)}
+
+# wrong usage
+
+@pytest.mark.parametrize('argv,words', [
+    ([], 'which command'),
+    (['upscal'], 'did you mean upscale?'),
+    (['zzz'], 'choose from upscale, train'),
+    (['upscale'], 'required'),
+    (['upscale', 'a.png'], '-o'),
+    (['upscale', 'a.png', '-o', 'out', '--modle', 'x'], 'did you mean --model?'),
+    (['upscale', 'a.png', '-o', 'out', '--tile', 'big'], '--tile'),
+    (['upscale', 'a.png', '-o', 'out', '--tile', '-1'], '--tile'),
+    (['upscale', 'a.png', '-o', 'out', '--scale', '5'], '--scale'),
+    (['upscale', 'a.png', 'b.png', '-o', 'out.png'], 'give a folder'),
+    (['upscale', 'a.png', '-o', 'out.xyz'], 'cannot write .xyz'),
+    (['upscale', 'PHOTO', '-o', 'out', '--model', 'no-such-network'], 'called no-such-network'),
+    (['upscale', 'PHOTO', '-o', 'out', '--model', 'NET', '--scale', '2'], 'enlarges 4 times, not 2'),
+    (['upscale', 'PHOTO', '-o', 'out', '--model', 'NET', '--device', 'gpu9'], 'choose auto, cuda, mps or cpu'),
+    (['evaluate'], '--data'),
+    (['evaluate', '--data', 'x', '--model', 'bicubic', '--protocol', 'faces'], 'faces128'),
+    (['sheet', 'PHOTO'], '-o'),
+    (['sheet', 'PHOTO', '-o', 'sheet.pdf'], 'a sheet is a .png or .jpg'),
+    (['train', '--recipe', 'x', '--out', 'run'], '--data'),
+    (['train', '--recipe', 'x', '--out', 'run', '--lr', 'a', '--hr', 'b'], 'still to come'),
+    (['train', '--recipe', 'no-such', '--data', 'x', '--out', 'run'], 'no recipe is called no-such'),
+    (['train', '--recipe', 'x', '--data', 'x', '--out', 'run', '--set', 'novalue'], 'key=value'),
+])
+def test_wrong_usage(sisr, net, photos, tmp_path, monkeypatch, argv, words):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = sisr(*[{'NET': net, 'PHOTO': photos/'a.png'}.get(a, a) for a in argv])
+    assert (status, out) == (2, '') and words in err and len(err.splitlines()) == 1
+    assert sorted(os.listdir(tmp_path)) == ['in']                      # nothing was begun
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='needs a machine without CUDA')
+def test_a_device_that_is_not_there(sisr, net, photos, tmp_path):
+    status, _, err = sisr('upscale', photos, '-o', tmp_path/'out', '--model', net, '--device', 'cuda')
+    assert status == 2 and 'device cuda is not there: this machine has' in err
+
+def test_bad_weights(sisr, photos, tmp_path):
+    (tmp_path/'bad.safetensors').write_bytes(b'x'*100)
+    for f in ('bad.safetensors', 'none.safetensors'):
+        status, _, err = sisr('upscale', photos, '-o', tmp_path/'out', '--model', tmp_path/f)
+        assert status == (1 if f == 'bad.safetensors' else 2) and f in err and len(err.splitlines()) == 1
+
+def test_help(sisr):
+    status, out, err = sisr('--help')
+    assert (status, err) == (0, '') and all(c in out for c in cli.COMMANDS)
+    for c in cli.COMMANDS:
+        status, out, err = sisr(c, '--help')
+        assert (status, err) == (0, '') and out.startswith(f'usage: sisr {c}')
+    assert sisr('--version')[1].startswith('sisr ')
+
+def test_the_unexpected_is_one_line(sisr, net, photos, tmp_path, monkeypatch):
+    from sisr.upscaler import Upscaler
+    def fall(*a, **k): raise ZeroDivisionError('oh\nno')
+    monkeypatch.setattr(Upscaler, 'tensor', fall)
+    status, _, err = sisr('upscale', photos/'a.png', '-o', tmp_path/'out', '--model', net)
+    assert status == 1 and 'unexpected ZeroDivisionError: oh no (please report' in err and len(err.splitlines()) == 1
+
+def test_debug_shows_the_traceback(net, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv('SISR_DEBUG', '1')
+    assert cli.main(['upscale', str(tmp_path/'gone.png'), '-o', str(tmp_path/'out'), '--model', net]) == 1
+    assert 'Traceback' in capsys.readouterr().err
+
+# the other commands
+
+def test_evaluate(sisr, net, tmp_path):
+    (tmp_path/'hr').mkdir()
+    for n in ('kitten', 'budgie'): Image.open(sample(n)).crop((100, 100, 180, 164)).save(tmp_path/'hr'/f'{n}.png')
+    for model, keys in ((net, {'psnr_y', 'ssim_y', 'lr_psnr'}), ('bicubic', {'psnr_y'}), ('pinv', {'psnr_y'})):
+        status, out, err = sisr('evaluate', '--model', model, '--data', tmp_path/'hr', '--scale', 4, '--json', tmp_path/'new/out.json')
+        assert (status, err) == (0, '') and 'kitten.png' in out and 'mean of 2' in out
+        res = json.loads((tmp_path/'new/out.json').read_text())
+        assert keys <= set(res['mean']) and [i['file'] for i in res['images']] == ['budgie.png', 'kitten.png']
+        assert res['protocol']['name'] == 'standard' and res['model']['name']
+        assert res['mean']['lr_psnr'] > (30 if model == 'bicubic' else 45)
+    (tmp_path/'hr/bad.png').write_bytes(b'no')
+    status, out, err = sisr('evaluate', '--model', 'bicubic', '--data', tmp_path/'hr')
+    assert status == 1 and 'bad.png' in err and 'mean of 2' in out
+    assert sisr('evaluate', '--model', 'bicubic', '--data', tmp_path/'nowhere')[0] == 1
+
+def test_sheet(sisr, net, tmp_path):
+    assert sisr('sheet', sample(), '-o', tmp_path/'sheet.png', '--model', net, '--size', 64)[0] == 0
+    assert Image.open(tmp_path/'sheet.png').width > 300
+    assert sisr('sheet', tmp_path/'gone.png', '-o', tmp_path/'sheet.png', '--model', net)[0] == 1
+
+def test_models(sisr):
+    status, out, err = sisr('models')
+    assert (status, err) == (0, '') and out.splitlines()[0].split()[:3] == ['name', 'scale', 'parameters']
+
+def test_train_then_use(sisr, tmp_path):
+    (tmp_path/'hr').mkdir()
+    for n in ('kitten', 'budgie'): Image.open(sample(n)).crop((100, 100, 220, 220)).save(tmp_path/'hr'/f'{n}.png')
+    train = ['train', '--recipe', 'photos-x4', '--data', tmp_path/'hr', '--out', tmp_path/'run', '--quick', '--set', 'steps=3', 'width=8', 'blocks=1', 'patch=32', '--set', 'batch=2']
+    status, out, err = sisr(*train)
+    assert status == 0 and out.endswith(f'{tmp_path}/run/model.safetensors\n')
+    assert sisr(*train, '--resume')[0] == 0
+    status, out, err = sisr('upscale', tmp_path/'hr/kitten.png', '-o', tmp_path/'big.png', '--model', tmp_path/'run/model.safetensors')
+    assert (status, err) == (0, '') and Image.open(tmp_path/'big.png').size == (480, 480)
+
+def test_train_errors(sisr, tmp_path):
+    train = ['train', '--recipe', 'photos-x4', '--out', tmp_path/'run', '--quick', '--data']
+    for more, status, words in ((['x', '--set', 'stesp=3'], 2, 'did you mean steps'), (['x', '--set', 'steps=many'], 2, 'steps=many'),
+                                (['x', '--init', 'photo-x4'], 2, 'photo-x4'), (['x'], 1, 'no such')):
+        res = sisr(*train, *[tmp_path/m if m == 'x' else m for m in more])
+        assert res[0] == status and words in res[2] and len(res[2].splitlines()) == 1
+
+# the real command
+
+def test_help_needs_no_torch():
+    code = "import sys; from sisr.cli import main; main(['--help']); main(['upscale','--help']); main(['upscal']); print('torch' in sys.modules)"
+    res = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert res.stdout.splitlines()[-1] == 'False'
+
+def test_statuses_of_the_real_command(net, photos, tmp_path):
+    res = real('upscale', photos/'a.png', tmp_path/'gone.png', '-o', tmp_path/'out', '--model', net)
+    assert res.returncode == 1 and res.stderr == f'sisr: {tmp_path}/gone.png: no such file or folder\n'
+    assert res.stdout == f'{photos}/a.png -> {tmp_path}/out/a.png (80 x 64)\n'      # a pipe: no bar
+    assert real('upscal').returncode == 2
+
+@pytest.mark.skipif(os.name == 'nt', reason='signals are of another kind there')
+def test_ctrl_c_leaves_nothing_half_done(net, tmp_path):
+    Image.new('RGB', (900, 700), 'teal').save(tmp_path/'a.png')
+    for i in range(60): shutil.copy(tmp_path/'a.png', tmp_path/f'b{i:02}.png')
+    inputs = sorted(tmp_path.glob('*.png'))
+    run = subprocess.Popen([sys.executable, '-m', 'sisr.cli', 'upscale', *inputs, '-o', tmp_path/'out', '--model', net],
+                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    run.stdout.readline()                                              # the first is done
+    time.sleep(.3)
+    run.send_signal(signal.SIGINT)
+    _, err = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert err == 'sisr: stopped; the same with --resume goes on\n'
+    left = list((tmp_path/'out').iterdir())
+    assert 0 < len(left) < 61
+    for f in left: assert not f.name.startswith('.'); Image.open(f).load()
+
+@pytest.mark.skipif(shutil.which('head') is None, reason='needs head')
+def test_a_reader_that_leaves(net):
+    res = subprocess.run(f'{sys.executable} -m sisr.cli --help | head -c 1', shell=True, capture_output=True, text=True)
+    assert res.stderr == ''
+
+@pytest.mark.skipif(os.name == 'nt', reason='needs a pseudo-terminal')
+def test_a_terminal_gets_a_bar(net, photos, tmp_path):
+    import pty
+    mine, theirs = pty.openpty()
+    run = subprocess.Popen([sys.executable, '-m', 'sisr.cli', 'upscale', photos, '-o', tmp_path/'out', '--model', net], stdout=theirs, stderr=subprocess.PIPE)
+    os.close(theirs); text = b''
+    while True:
+        try: piece = os.read(mine, 4096)
+        except OSError: break
+        if not piece: break
+        text += piece
+    assert run.wait(60) == 0 and b'100' in text and '█'.encode() in text
+    assert len(list((tmp_path/'out').rglob('*.png'))) == 3
