@@ -99,13 +99,14 @@ def save_figure(fig,              # matplotlib Figure
     except OSError as e: raise SisrError(f'{path}: cannot be written ({e.strerror})') from None
     return path
 
-# %% ../nbs/11_figures.ipynb #0f9c8d31
+# %% ../nbs/11_figures.ipynb #0af270c3
 def _framed(img, box, size):
-    "The whole picture, shrunk into `size`, with the box marked"
+    "The whole picture, as large as fits into `size`, with the box marked"
     from PIL import ImageDraw
     u = Image.fromarray(screen(img)); w = u.width
-    u.thumbnail(size, Image.LANCZOS)
-    l,t,r,b = (round(v*u.width/w) for v in (box[0],box[1],box[0]+box[2],box[1]+box[3]))
+    k = min(size[0]/w,size[1]/u.height)
+    u = u.resize([max(1,round(k*v)) for v in u.size], Image.LANCZOS if k<1 else Image.NEAREST)
+    l,t,r,b = (round(k*v) for v in (box[0],box[1],box[0]+box[2],box[1]+box[3]))
     ImageDraw.Draw(u).rectangle((l-2,t-2,r+1,b+1), outline=COLORS[5], width=2)
     return np.array(u)
 

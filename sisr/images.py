@@ -55,14 +55,14 @@ def sample(name:str='kitten' # 'kitten', 'circuits', ...: `[f.stem for f in samp
     if name not in fs: raise SisrError(f'no sample is called {name!r}; there are {", ".join(fs)}')
     return fs[name]
 
-# %% ../nbs/00_images.ipynb #21f24a75
+# %% ../nbs/00_images.ipynb #97464cdd
 def _decode(path):
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore', Image.DecompressionBombWarning) # from 179 million pixels on it refuses
+        warnings.simplefilter('ignore')              # large: from 89 million pixels on Pillow warns, from 179 it refuses
         img = Image.open(path)
         img.load()
-    try: return ImageOps.exif_transpose(img)
-    except Exception: return img                                        # damaged EXIF: the pixels are still good
+        try: return ImageOps.exif_transpose(img)
+        except Exception: return img                 # damaged EXIF: the pixels are still good
 
 # %% ../nbs/00_images.ipynb #952459d3
 def open_image(path            # a file name, or an open binary file
