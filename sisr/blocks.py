@@ -23,10 +23,10 @@ def conv(ni:int,         # channels in
     c = nn.Conv2d(ni, no, k, stride, k//2, bias=bias)
     return spectral_norm(c) if sn else c
 
-# %% ../nbs/05_blocks.ipynb #9a2a4026
-def activation(faithful:bool # SRGAN's PReLU with one learnt slope (else ReLU: no slope to learn, and in place)
+# %% ../nbs/05_blocks.ipynb #8429d561
+def activation(faithful:bool # SRGAN's PReLU, one learnt slope; else LeakyReLU(0.1), in place
               )->nn.Module:
-    return nn.PReLU() if faithful else nn.ReLU(inplace=True)
+    return nn.PReLU() if faithful else nn.LeakyReLU(.1, inplace=True)
 
 class ResBlock(nn.Module):
     "Residual block of SRGAN (BN, PReLU), or the lean one of EDSR (neither BN nor a slope to learn)"
@@ -47,13 +47,13 @@ def icnr_(c:nn.Conv2d,  # a convolution followed by PixelShuffle(s)
         c.weight.copy_(c.weight[::s*s].repeat_interleave(s*s, 0))
         if c.bias is not None: c.bias.copy_(c.bias[::s*s].repeat_interleave(s*s))
 
-# %% ../nbs/05_blocks.ipynb #a917e814
+# %% ../nbs/05_blocks.ipynb #1ff87310
 class UpStage(nn.Sequential):
     "One x2 stage: convolution to four times the channels, PixelShuffle, activation"
     def __init__(self,
                  ni:int,             # channels in
                  no:int,             # channels out
-                 faithful:bool=True, # PReLU and plain start as in SRGAN? (else ReLU and ICNR)
+                 faithful:bool=True, # PReLU and plain start as in SRGAN? (else LeakyReLU and ICNR)
                  sn:bool=False):     # spectral normalisation?
         c = conv(ni, 4*no)
         if not faithful: icnr_(c)
