@@ -2,9 +2,9 @@
 
 nbdev prepares the notebooks (signatures, tables of arguments, links), smalldocs lays them out; both read nbs/_quarto.yml, so that
 whoever has Quarto gets a like site from `nbdev_docs`. What this file adds: exported source under each signature, folded
-(open for `#| exports`), page names
-and links as nbdev means them, relative so that pages open from a folder too, numbered figures, KaTeX from a local copy."""
-import argparse, ast, html, json, os, posixpath, re, shutil, sys, tempfile
+(open for `#| exports`), page names and links as nbdev means them, relative so that pages open from a folder too, numbered
+figures, KaTeX from a local copy, a search that needs no server."""
+import argparse, ast, json, os, posixpath, re, shutil, sys, tempfile
 from html.parser import HTMLParser
 from pathlib import Path
 import yaml
@@ -23,8 +23,6 @@ def export_names(cell):
 def filters():
     "nbdev's notebook processors, with exported source kept: folded, under its documentation"
     from nbdev import processors as P
-    defs = P._def_names
-    P._def_names = lambda *args: defs(*args)[::-1]                        # else two definitions of a cell are documented backwards
 
     class Keep(P.Processor):
         def cell(self, cell):
@@ -39,17 +37,16 @@ def filters():
     class DocsFirst(P.Processor):
         def begin(self):
             cells = self.nb.cells
-            for cell in [c for c in cells if 'exports' in getattr(c, 'directives_', {})]:
-                i = j = cells.index(cell)
-                while j+1 < len(cells) and getattr(cells[j+1], 'has_sd', 0): j += 1
-                cells.insert(j, cells.pop(i))
+            for i in range(len(cells)):
+                j = i+1
+                while j < len(cells) and getattr(cells[j], 'has_sd', 0): j += 1
+                if 'exports' in getattr(cells[i], 'directives_', {}): cells[i:j] = [*cells[i+1:j][::-1], cells[i]]   # nbdev has them backwards
 
     swap = {P.add_fold: fold, P.mv_exports: DocsFirst}
     return [Keep] + [swap.get(p, p) for p in P.FilterDefaults().base_procs()]
 
 def number(nb):
     "Quarto's cross-references: figures, tables and equations with a label get a number, `@fig-x` a link to it"
-    from execnb.nbio import NbCell
     count, seen, words = {}, {}, dict(fig='Figure', tbl='Table', eq='Equation')
     def nth(label):
         kind = label.split('-')[0]
