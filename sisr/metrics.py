@@ -119,7 +119,7 @@ class Preparation:
         if min(hr.shape[-2:])<need: raise SisrError(f'{hr.shape[-1]}x{hr.shape[-2]} px: x{scale} by protocol {self.name} needs {need} px on each side')
         return self.lr(hr, scale),hr
 
-# %% ../nbs/02_metrics.ipynb #1195cacc
+# %% ../nbs/02_metrics.ipynb #9114a2de
 @dataclass(frozen=True)
 class Protocol(Preparation):
     "How an image becomes an (lr, hr) pair and what is compared"
@@ -140,6 +140,10 @@ class Protocol(Preparation):
         if name not in PROTOCOLS: raise SisrError(f'no protocol is called {name!r}; there are {", ".join(PROTOCOLS)}')
         return replace(PROTOCOLS[name], **changes)
     @classmethod
+    def of(cls, p)->Protocol:
+        "From a name, a dict or a protocol"
+        return p if isinstance(p,cls) else cls.from_dict(p) if isinstance(p,dict) else cls.named(p)
+    @classmethod
     def from_dict(cls, d:dict)->Protocol:
         "The protocol that `to_dict` wrote"
         if new := set(d)-set(cls.__dataclass_fields__): raise SisrError(f'protocol with unknown fields ({", ".join(sorted(new))}): made by a newer sisr?')
@@ -155,17 +159,17 @@ PROTOCOLS = {p.name:p for p in (Protocol(),
                                 Protocol('faces128', crop=178, size=128, kernel=-.75),
                                 Protocol('ntire', luma=False, margin=6))}
 
-# %% ../nbs/02_metrics.ipynb #d88e193f
+# %% ../nbs/02_metrics.ipynb #d34492c6
 class Pairs:
     "(file, lr, hr) of each image that can be used; the others are named in `skipped`, with the reason"
     def __init__(self,
                  files,                            # a folder, or a list of paths, PIL images, arrays, tensors
                  scale:int,                        # HR over LR
-                 protocol:Protocol|str='standard', # how they are prepared; or its name
+                 protocol='standard',              # how they are prepared: a `Protocol`, its name or its dict
                  keep:bool=True):                  # hold them in memory
         self.files = image_files(files) if isinstance(files,(str,Path)) else list(files)
         if not self.files: raise SisrError('no images: the list is empty')
-        self.scale,self.protocol = scale,Protocol.named(protocol) if isinstance(protocol,str) else protocol
+        self.scale,self.protocol = scale,Protocol.of(protocol)
         self.skipped,self.kept = [],None
         if keep: self.kept = [(n,to_uint8(lr) if self.protocol.round_lr else lr,to_uint8(hr)) for n,lr,hr in self]
 
@@ -346,11 +350,11 @@ def _mean(images):
     cols = {k:[i[k] for i in images if k in i] for k in keys}
     return {k:round(sum(v)/len(v), 4) for k,v in cols.items()}
 
-# %% ../nbs/02_metrics.ipynb #f5c75c67
+# %% ../nbs/02_metrics.ipynb #d27cf00e
 def evaluate(f,                                # LR (N,C,h,w) in [-1,1] -> SR (N,C,h*scale,w*scale)
              files,                            # a folder, a list (see `Pairs`), or `Pairs`
              scale:int|None=None,              # None: that of the pairs, or of `f`
-             protocol:Protocol|str='standard', # or its name; `Pairs` have their own
+             protocol='standard',              # a `Protocol`, its name or its dict; `Pairs` have their own
              model:dict|None=None,             # what is known of `f`; None: its `info`
              progress:bool=False,              # show a bar
              device='cpu'                      # where `f` wants its input; the numbers are made there too
@@ -372,5 +376,5 @@ def evaluate(f,                                # LR (N,C,h,w) in [-1,1] -> SR (N
             'protocol':pairs.protocol.to_dict(), 'model':model or getattr(f, 'info', None) or {}, 'versions':_versions()}
 
 def _bar(pairs):
-    from fastprogress.fastprogress import progress_bar
+    from fastprogress import progress_bar
     return progress_bar(iter(pairs), total=len(pairs))
