@@ -1,0 +1,72 @@
+"A run that is killed, interrupted, or shared by processes ends where an undisturbed one does"
+import json, os, random, signal, subprocess, sys, time
+import pytest, torch
+from safetensors.torch import load_file
+from sisr.images import samples
+from sisr.trainer import load_checkpoint
+
+SET = 'steps=60 patch=48 batch=4 width=8 blocks=1'.split()
+
+def command(out, *more): return [sys.executable,'-m','sisr.cli','train','--recipe','photos-x4','--data',str(samples()[0].parent),'--out',str(out),'--quick','--set',*SET,*more]
+
+def run(out, *more, **kw): return subprocess.run(command(out,*more), capture_output=True, text=True, timeout=300, **kw)
+
+def steps(out): return [r['step'] for r in map(json.loads, open(out/'history.jsonl')) if 'l1' in r]
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+    out = tmp_path_factory.mktemp('whole')/'run'
+    r = run(out)
+    assert r.returncode==0, r.stderr
+    return out
+
+def same(a, b):
+    x,y = load_file(a/'model.safetensors'),load_file(b/'model.safetensors')
+    return x.keys()==y.keys() and all(torch.equal(x[k],y[k]) for k in x)
+
+def test_kill_9_then_resume_is_bit_equal(whole, tmp_path):
+    "Killed at two random moments, with no chance to say goodbye"
+    out,rng = tmp_path/'run',random.Random()
+    for i in range(2):
+        p = subprocess.Popen(command(out, *(['--resume'] if i else [])), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        for line in p.stderr:                                     # wait until it works, then for a random while
+            if line.startswith('step'): break
+        time.sleep(rng.random())
+        p.send_signal(signal.SIGKILL); p.wait(); p.stderr.close()
+    r = run(out, '--resume')
+    assert r.returncode==0, r.stderr
+    assert same(whole, out)
+    assert steps(out)==steps(whole)                               # no gap, no double line
+
+def test_interrupt_saves_and_says_so(whole, tmp_path):
+    out = tmp_path/'run'
+    p = subprocess.Popen(command(out), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    for line in p.stderr:
+        if line.startswith('step'): break
+    p.send_signal(signal.SIGINT)
+    said = p.stderr.read(); p.wait()
+    assert p.returncode==130 and 'resume' in said and 'Traceback' not in said
+    at = load_checkpoint(out)['step']
+    assert 0<at<60
+    assert run(out, '--resume').returncode==0 and same(whole, out)
+
+def test_two_processes_share_a_batch(whole, tmp_path):
+    "By accelerate launch, gloo on the CPU: the same patches, the same global batch, the same network"
+    out = tmp_path/'run'
+    launch = [sys.executable,'-m','accelerate.commands.launch','--cpu','--num_processes','2','--num_machines','1','--mixed_precision','no','--dynamo_backend','no','--num_cpu_threads_per_process','1']
+    r = subprocess.run([*launch,*command(out)[1:]], capture_output=True, text=True, timeout=300, env={**os.environ,'ACCELERATE_USE_CPU':'true'})
+    assert r.returncode==0, r.stderr[-3000:]
+    x,y = load_file(whole/'model.safetensors'),load_file(out/'model.safetensors')
+    assert max((x[k].float()-y[k].float()).abs().max().item() for k in x)<5e-3
+
+def test_a_run_is_not_overwritten(whole):
+    r = run(whole)
+    assert r.returncode==1 and 'holds a run' in r.stderr and 'Traceback' not in r.stderr
+
+def test_a_cut_checkpoint_is_passed_over(whole, tmp_path):
+    import shutil
+    out = tmp_path/'run'; shutil.copytree(whole, out); (out/'model.safetensors').unlink()
+    last = sorted(out.glob('checkpoint-*.pt'))[-1]
+    last.write_bytes(last.read_bytes()[:1000])
+    r = run(out, '--resume')
+    assert r.returncode==0 and 'damaged' in r.stderr and same(whole, out)
