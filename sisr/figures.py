@@ -60,7 +60,7 @@ def region(size:tuple,    # (width, height) of the image
     if l<0 or t<0 or w<1 or h<1 or l+w>size[0] or t+h>size[1]: raise SisrError(f'box {tuple(box)} is outside the image, {size[0]} x {size[1]}')
     return l//s*s,t//s*s,max(s,w//s*s),max(s,h//s*s)
 
-# %% ../nbs/11_figures.ipynb #4801c167
+# %% ../nbs/11_figures.ipynb #101f68fb
 def sheet(lr, sr,                 # anything `Picture.of` takes, as all four
           hr=None, ur=None,       # left out where there is none
           path=None,              # a file to write, .png or .jpg
@@ -79,7 +79,7 @@ def sheet(lr, sr,                 # anything `Picture.of` takes, as all four
     size = (panel,round(panel*bh/bw))
     heads = [f'{names[k]}  {u.width} x {u.height}\n{caption((numbers or {}).get(k))}'.rstrip() for k,u in cut.items()]
     fig = panels([[_fit(u,size,how) for u in cut.values()] for how in (Image.NEAREST,Image.BICUBIC)],
-                 [heads,['the same, stretched by bicubic']+['']*(len(cut)-1)])
+                 [heads,['the same,\nstretched by bicubic']+['']*(len(cut)-1)])
     if path: save_figure(fig, path)
     return fig
 
@@ -110,23 +110,25 @@ def _framed(img, box, size):
     ImageDraw.Draw(u).rectangle((l-2,t-2,r+1,b+1), outline=COLORS[5], width=2)
     return np.array(u)
 
-# %% ../nbs/11_figures.ipynb #82f08a5d
+# %% ../nbs/11_figures.ipynb #0a4841a6
 def compare(images:dict,            # name -> image, as `Picture.of` takes; sizes may differ, the scene not
             box:tuple|None=None,    # (left, top, width, height) in pixels of the largest; None: the middle
-            zoom:int=3,             # screen pixels for one pixel of the largest image
+            zoom:int|None=None,     # screen pixels for one pixel of the largest image; None: as the page allows
             numbers:dict|None=None, # name -> {'psnr_y': ...} or text
             whole:bool=True,        # begin with the whole picture and the box in it?
-            page:int=1020           # width of the page in pixels
+            page:int=700            # width of the page in pixels
            ):                       # matplotlib Figure
     "The same crop of several images, pixels as squares"
     ps = {k:Picture.of(v) for k,v in images.items()}
     big = max(ps.values(), key=lambda p: p.size[0]); w = big.size[0]
     box = region(big.size, box, 64, round(w/min(p.size[0] for p in ps.values())))
-    size = [zoom*v for v in (box[2:] if box else big.size)]
-    us = [_fit(_cut(p,box,w), size, Image.NEAREST) for p in ps.values()]
+    bw,bh = box[2:] if box else big.size
+    n = len(ps)+(whole and box is not None)
+    n = n if n*(3*bw+12)<=page+12 else -(-n//2)              # one row, or two where the pixels would get small
+    zoom = zoom or max(1, min(8, ((page+12)//n-12)//bw))
+    us = [_fit(_cut(p,box,w), (zoom*bw,zoom*bh), Image.NEAREST) for p in ps.values()]
     ts = [f'{k}\n{caption((numbers or {}).get(k))}'.rstrip() for k in ps]
-    if whole and box: us,ts = [_framed(big,box,size),*us],['the whole',*ts]
-    n = max(1, (page+12)//(size[0]+12))
+    if whole and box: us,ts = [_framed(big,box,(zoom*bw,zoom*bh)),*us],['the whole',*ts]
     rows = range(0,len(us),n)
     return panels([us[i:i+n] for i in rows], [ts[i:i+n] for i in rows])
 

@@ -275,16 +275,17 @@ def screen(img,          # anything `Picture.of` takes
     size = [max(1,round(v*zoom)) for v in u.size]
     return np.array(u.resize(size, Image.NEAREST if zoom>=1 else Image.LANCZOS))
 
-# %% ../nbs/00_images.ipynb #add8dfe8
+# %% ../nbs/00_images.ipynb #00b0f4fe
 def panels(rows:list,    # rows of uint8 arrays (H,W,3), as `screen` gives
            titles:list,  # rows of texts
            gap:int=12    # pixels between panels
           ):             # matplotlib Figure
     "Rows of pictures, each under its title, drawn one screen pixel per pixel at 100 dpi"
     import matplotlib.pyplot as plt
-    wide = lambda u,t: max(u.shape[1], 7*max(map(len, t.split('\n')), default=0))
-    cols = [max(wide(*ut) for ut in c if ut) for c in _columns(rows, titles)]
-    tops = [10+15*max(t.count('\n')+(t!='') for t in ts) for ts in titles]
+    big = 1.4 if max(sum(u.shape[1]+gap for u in us) for us in rows)>820 else 1 # wide figures are shrunk by pages: larger text
+    cols = [max(max(u.shape[1], 7*big*max(map(len, t.split('\n')))) for u,t in filter(None,c)) for c in _columns(rows, titles)]
+    cols = [round(c) for c in cols]
+    tops = [round(10+15*big*max(t.count('\n')+(t!='') for t in ts)) for ts in titles]
     highs = [max(u.shape[0] for u in us) for us in rows]
     W,H = sum(cols)+gap*(len(cols)-1),sum(tops)+sum(highs)
     fig,y = plt.figure(figsize=(W/100,H/100), dpi=100),H
@@ -292,8 +293,9 @@ def panels(rows:list,    # rows of uint8 arrays (H,W,3), as `screen` gives
         y -= top
         for j,(u,t) in enumerate(zip(us,ts)):
             x,(h,w) = sum(cols[:j])+gap*j,u.shape[:2]
-            ax = fig.add_axes([x/W,(y-h)/H,w/W,h/H]); ax.axis('off'); ax.imshow(u, interpolation='nearest', aspect='auto')
-            fig.text(x/W, (y+5)/H, t, fontsize=9, va='bottom')
+            ax = fig.add_axes([x/W,(y-h)/H,w/W,h/H]); ax.axis('off')
+            ax.imshow(u, interpolation='nearest', aspect='auto')
+            fig.text(x/W, (y+5)/H, t, fontsize=9*big, va='bottom')
         y -= high
     plt.close(fig)
     return in_notebook(fig)
