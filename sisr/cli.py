@@ -11,9 +11,9 @@ from pathlib import Path
 
 # %% auto #0
 __all__ = ['COMMANDS', 'FORMATS', 'MODEL', 'SCALE', 'DEVICE', 'Usage', 'near', 'Parser', 'opt', 'command', 'parser', 'overview',
-           'say', 'reason', 'tell', 'attempt', 'whole', 'targets', 'names_file', 'collect', 'plan', 'as_usage',
-           'upscaler', 'line', 'meter', 'tiles_in', 'whole_number', 'upscale_files', 'setting', 'train_recipe', 'table',
-           'subject', 'evaluate_model', 'make_sheet', 'list_models', 'run', 'main']
+           'say', 'reason', 'tell', 'run', 'main', 'attempt', 'targets', 'names_file', 'collect', 'plan', 'as_usage',
+           'upscaler', 'line', 'meter', 'tiles_in', 'whole', 'whole_number', 'upscale_files', 'setting', 'train_recipe',
+           'table', 'subject', 'evaluate_model', 'centre', 'make_sheet', 'list_models']
 
 # %% ../nbs/15_cli.ipynb #e375e384
 class Usage(Exception):
@@ -63,7 +63,7 @@ def overview()->str:
     lines = [f'  {name:<10}{f.__doc__}' for name,(f,_) in COMMANDS.items()]
     return '\n'.join(['usage: sisr COMMAND ...', '', *lines, '', 'sisr COMMAND --help tells the options of each.'])
 
-# %% ../nbs/15_cli.ipynb #19df70fb
+# %% ../nbs/15_cli.ipynb #b4756667
 def say(message, status:int=1)->int:
     "One line on stderr"
     print('sisr:', ' '.join(str(message).split()), file=sys.stderr, flush=True)
@@ -77,7 +77,6 @@ def reason(e:Exception)->str:
     if isinstance(e, OSError) and e.filename: return f'{e.filename}: {e.strerror}'
     return f'unexpected {type(e).__name__}: {e} (please report this, with what SISR_DEBUG=1 prints)'
 
-# %% ../nbs/15_cli.ipynb #74a6487e
 def tell(e:Exception, what='')->int:
     "Say why; with SISR_DEBUG set, print the traceback too"
     if os.environ.get('SISR_DEBUG'):
@@ -85,26 +84,41 @@ def tell(e:Exception, what='')->int:
     why = reason(e)
     return say(why if str(what) in why else f'{what}: {why}')
 
+# %% ../nbs/15_cli.ipynb #43852463
+def run(argv:list)->int:
+    "The command that `argv` asks for"
+    if not argv: raise Usage(f'which command? One of {", ".join(COMMANDS)} (see sisr --help)')
+    name,*rest = argv
+    if name in ('-h','--help','help'): print(overview()); return 0
+    if name in ('-V','--version'):
+        from sisr import __version__
+        print(f'sisr {__version__}'); return 0
+    if name not in COMMANDS: raise Usage(f'no command is called {name}' + near(name, COMMANDS))
+    return COMMANDS[name][0](parser(name).parse(rest))
+
+def main(argv:list=None # what was typed after `sisr`; None: from the command line
+        )->int:         # exit status
+    "`sisr ...`: 0 done, 1 bad input, 2 wrong command, 130 stopped"
+    argv = sys.argv[1:] if argv is None else list(map(str, argv))
+    try:
+        status = run(argv)
+        sys.stdout.flush()
+        return status
+    except SystemExit as e: return e.code or 0                    # argparse has printed its help
+    except Usage as e: return say(e, 2)
+    except KeyboardInterrupt: return say('stopped' + ('; the same with --resume goes on' if argv[0] in ('upscale','train') else ''), 130)
+    except BrokenPipeError: os.dup2(os.open(os.devnull, os.O_WRONLY), 1); return 141   # as `| head` wants it
+    except Exception as e: return tell(e)
+
+# %% ../nbs/15_cli.ipynb #316f8e6c
 @contextmanager
-def attempt(bad:list,   # failures so far; a new one is added
+def attempt(bad:list,   # what has failed so far
             what        # file name
            ):
     "Do the block; if it fails, tell and go on"
     try: yield
     except BrokenPipeError: raise                                 # nobody reads us any more
     except Exception as e: bad.append(what); tell(e, what)
-
-# %% ../nbs/15_cli.ipynb #ecd64848
-@contextmanager
-def whole(path:Path     # the file to write
-         ):             # gives the name to write to; it becomes `path` only if the block succeeds
-    "All of a file or nothing of it"
-    part = path.with_name(f'.sisr-{os.getpid()}{path.suffix}')
-    try:
-        yield part
-        os.replace(part, path)
-    except OSError as e: raise OSError(e.errno, e.strerror or str(e), str(path)) from None
-    finally: part.unlink(missing_ok=True)
 
 # %% ../nbs/15_cli.ipynb #8eaf4cdf
 def targets(places:list     # relative paths of inputs
@@ -120,7 +134,7 @@ def targets(places:list     # relative paths of inputs
         seen.add(key(to)); res.append(to)
     return res
 
-# %% ../nbs/15_cli.ipynb #47609882
+# %% ../nbs/15_cli.ipynb #d80ec178
 FORMATS = '.png .jpg .jpeg .webp .tif .tiff .bmp'.split()         # PNG where nothing else is asked for: it loses nothing
 
 def names_file(inputs:list, # as typed
@@ -134,6 +148,7 @@ def names_file(inputs:list, # as typed
     elif one: raise Usage(f'-o {out}: cannot write {to.suffix} files: choose from {" ".join(FORMATS)}, or {out}/ for a folder')
     return one
 
+# %% ../nbs/15_cli.ipynb #f79bd047
 def collect(inputs:list,    # files and folders, as typed
             out:Path,       # results of an earlier run in here are not inputs
             bad:list        # what cannot be used is told and added
@@ -150,6 +165,7 @@ def collect(inputs:list,    # files and folders, as typed
                 found.setdefault(full, (f, f.relative_to(i) if root.is_dir() else Path(f.name)))
     return list(found.values())
 
+# %% ../nbs/15_cli.ipynb #d5cc0350
 def plan(inputs:list, out:str, bad:list)->list:
     "Pairs (input, output): no output twice, and none of them an input"
     one,found = names_file(inputs, out),collect(inputs, Path(out), bad)
@@ -206,6 +222,18 @@ def tiles_in(up, files)->int:
         except Exception: return 1
     return sum(map(count, files))
 
+# %% ../nbs/15_cli.ipynb #ecd64848
+@contextmanager
+def whole(path:Path     # the file to write
+         ):             # gives the name to write to; it becomes `path` only if the block succeeds
+    "All of a file or nothing of it"
+    part = path.with_name(f'.sisr-{os.getpid()}{path.suffix}')
+    try:
+        yield part
+        os.replace(part, path)
+    except OSError as e: raise OSError(e.errno, e.strerror or str(e), str(path)) from None
+    finally: part.unlink(missing_ok=True)
+
 # %% ../nbs/15_cli.ipynb #e559cf4b
 def whole_number(text)->int:
     n = int(text)
@@ -217,12 +245,12 @@ MODEL  = opt('--model', metavar='NAME|FILE', help='a name that `sisr models` lis
 SCALE  = opt('--scale', type=int, choices=(2,3,4,8), metavar='S', help='how many times larger (default: as the model has it, or 4)')
 DEVICE = opt('--device', metavar='D', default='auto', help='auto (default), cuda, mps or cpu')
 
-# %% ../nbs/15_cli.ipynb #abd0ffe4
+# %% ../nbs/15_cli.ipynb #37b9d41f
 @command('upscale',
     opt('inputs', nargs='+', metavar='FILE|FOLDER', help='photographs, or folders of them'),
     opt('-o', '--out', required=True, metavar='OUT', help='folder for the results (PNG), or the file for a single one: its suffix is the format'),
     MODEL, SCALE, DEVICE,
-    opt('--tile', type=whole_number, metavar='N', help='LR pixels at a time, the smaller the less memory (default: 256 for large images; 0: all at once)'),
+    opt('--tile', type=whole_number, metavar='N', help='LR pixels at a time, the smaller the less memory (default: large images are cut; 0: never)'),
     opt('--no-consistent', action='store_true', help='do not force the result to shrink back to the input: for noisy input'),
     opt('--resume', action='store_true', help='leave out what is already there'))
 def upscale_files(args)->int:
@@ -312,25 +340,32 @@ def evaluate_model(args)->int:
     for s in res['skipped']: say(f'{s["file"]}: {s["why"]}')
     return int(bool(res['skipped']))
 
-# %% ../nbs/15_cli.ipynb #cd44b663
+# %% ../nbs/15_cli.ipynb #893599c0
+def centre(x, n:int, s:int):
+    "The middle `n` x `n` pixels of (N,C,H,W), or all of it for 0; sides a multiple of `s`"
+    from sisr.resize import crop_to_multiple
+    h,w = x.shape[-2:]
+    t,l = ((v-n)//2 if 0<n<v else 0 for v in (h,w))
+    return crop_to_multiple(x[..., t:t+(n or h), l:l+(n or w)], s)
+
 @command('sheet',
     opt('image', metavar='IMAGE', help='taken as HR'),
     opt('-o', '--out', required=True, metavar='sheet.png', help='.png or .jpg'), MODEL, DEVICE,
-    opt('--size', type=whole_number, default=256, metavar='N', help='side of the centre of the image that is used (default: 256; 0: all)'))
+    opt('--size', type=whole_number, default=128, metavar='N', help='use the N x N pixels in the middle of the image (default: 128; 0: all of it)'))
 def make_sheet(args)->int:
     "LR, SR, HR and UR of one image, beside their bicubic stretch"
-    if Path(args.out).suffix.lower() not in ('.png','.jpg','.jpeg'): raise Usage(f'-o {args.out}: a sheet is a .png or .jpg file')
+    out = Path(args.out)
+    if out.suffix.lower() not in ('.png','.jpg','.jpeg'): raise Usage(f'-o {out}: a sheet is a .png or .jpg file')
     from sisr.figures import save_figure, sheet
     from sisr.images import quantize, to_tensor
-    from sisr.resize import crop_to_multiple, downscale
-    Path(args.out).absolute().parent.mkdir(parents=True, exist_ok=True)
-    hr = to_tensor(args.image)
-    up = upscaler(args)
-    (h,w),n = hr.shape[-2:],args.size or max(hr.shape)
-    hr = crop_to_multiple(hr[..., max(0,(h-n)//2):, max(0,(w-n)//2):][..., :n, :n], up.scale)
+    from sisr.resize import downscale
+    out.absolute().parent.mkdir(parents=True, exist_ok=True)
+    img,up = to_tensor(args.image),upscaler(args)
+    hr = centre(img, args.size, up.scale)
     lr = quantize(downscale(hr, up.scale))
-    with whole(Path(args.out)) as part: save_figure(sheet(lr, up.tensor(lr), hr, up.tensor(hr)), part)
-    line(f'{args.image} -> {args.out}')
+    (h,w),side = hr.shape[-2:],min(1024, max(512, *hr.shape[-2:]))
+    with whole(out) as part: save_figure(sheet(lr, up.tensor(lr), hr, up.tensor(hr), box=(0,0,w,h), panel=side), part)
+    line(f'{args.image} -> {out}')
     return 0
 
 # %% ../nbs/15_cli.ipynb #e3ad30fb
@@ -345,32 +380,6 @@ def list_models(args)->int:
         rows.append((name, f'x{head["arch"]["scale"]}', f'{count:,}', info.get('protocol',''), numbers, info.get('licence','')))
     print(table(rows))
     return 0
-
-# %% ../nbs/15_cli.ipynb #43852463
-def run(argv:list)->int:
-    "The command that `argv` asks for"
-    if not argv: raise Usage(f'which command? One of {", ".join(COMMANDS)} (see sisr --help)')
-    name,*rest = argv
-    if name in ('-h','--help','help'): print(overview()); return 0
-    if name in ('-V','--version'):
-        from sisr import __version__
-        print(f'sisr {__version__}'); return 0
-    if name not in COMMANDS: raise Usage(f'no command is called {name}' + near(name, COMMANDS))
-    return COMMANDS[name][0](parser(name).parse(rest))
-
-def main(argv:list=None # what was typed after `sisr`; None: from the command line
-        )->int:         # exit status
-    "`sisr ...`: 0 done, 1 bad input, 2 wrong command, 130 stopped"
-    argv = sys.argv[1:] if argv is None else list(map(str, argv))
-    try:
-        status = run(argv)
-        sys.stdout.flush()
-        return status
-    except SystemExit as e: return e.code or 0                    # argparse has printed its help
-    except Usage as e: return say(e, 2)
-    except KeyboardInterrupt: return say('stopped' + ('; the same with --resume goes on' if argv[0] in ('upscale','train') else ''), 130)
-    except BrokenPipeError: os.dup2(os.open(os.devnull, os.O_WRONLY), 1); return 141   # as `| head` wants it
-    except Exception as e: return tell(e)
 
 # %% ../nbs/15_cli.ipynb #564c95fc
 #| eval: false
