@@ -11,7 +11,7 @@ from torch import Tensor
 from .images import SisrError
 
 # %% auto #0
-__all__ = ['RADIUS', 'crop_to_multiple', 'downscale', 'upscale', 'pinv', 'consistent', 'tiles']
+__all__ = ['RADIUS', 'crop_to_multiple', 'downscale', 'upscale', 'pinv', 'consistent', 'tiles', 'at_scale']
 
 # %% ../nbs/01_resize.ipynb #e314274d
 def _scale(s):
@@ -26,22 +26,27 @@ def crop_to_multiple(x:Tensor, # (N,C,H,W)
     if h<s or w<s: raise SisrError(f'image of {w}x{h} px is smaller than one pixel at scale {s}')
     return x[..., :h-h%s, :w-w%s]
 
-# %% ../nbs/01_resize.ipynb #17b3e414
+# %% ../nbs/01_resize.ipynb #ce360b84
+def _bicubic(x, h, w):
+    "(N,C,H,W) -> (N,C,h,w) float32 by PyTorch's own antialiased bicubic"
+    if w==1<h: return _bicubic(x.mT, w, h).mT                      # torch 2.15 on the CPU gets a single column wrong, never a row
+    return F.interpolate(x.float(), size=(h,w), mode='bicubic', antialias=True)
+
 def downscale(hr:Tensor,  # (N,C,H,W) float, H and W multiples of `s`
               s:int       # scale
              )->Tensor:   # (N,C,H/s,W/s) float32, *not* clamped: bicubic overshoots at edges
     "A: antialiased bicubic (MATLAB's imresize); at the border the kernel is cut and renormalised"
     s,(h,w) = _scale(s),hr.shape[-2:]
     if h%s or w%s: raise SisrError(f'image of {w}x{h} px is not a multiple of {s}: use crop_to_multiple')
-    return F.interpolate(hr.float(), size=(h//s,w//s), mode='bicubic', antialias=True)
+    return _bicubic(hr, h//s, w//s)
 
-# %% ../nbs/01_resize.ipynb #e16216d6
+# %% ../nbs/01_resize.ipynb #e402ad8b
 def upscale(lr:Tensor,  # (N,C,h,w) float
             s:int       # scale
            )->Tensor:   # (N,C,h*s,w*s) float32, not clamped
     "Bicubic interpolation with the same kernel (a = -1/2): the baseline of every table"
     s,(h,w) = _scale(s),lr.shape[-2:]
-    return F.interpolate(lr.float(), size=(h*s,w*s), mode='bicubic', antialias=True)
+    return _bicubic(lr, h*s, w*s)
 
 # %% ../nbs/01_resize.ipynb #44ddf20c
 @lru_cache(64)
@@ -80,7 +85,7 @@ def pinv(lr:Tensor,  # (N,C,h,w) float
     if s==1: return y
     return _pinv1d(_pinv1d(y,s).mT, s).mT
 
-# %% ../nbs/01_resize.ipynb #2170fb05
+# %% ../nbs/01_resize.ipynb #b473fa74
 def consistent(sr:Tensor,         # (N,C,h*s,w*s) float, any guess
                lr:Tensor,         # (N,C,h,w) float, what it must explain
                tile:int|None=None # LR pixels to a side; None: all at once. The result is the same
@@ -92,10 +97,10 @@ def consistent(sr:Tensor,         # (N,C,h*s,w*s) float, any guess
     if tile is None: return sr.float() + pinv(lr - downscale(sr,s), s)
     out = torch.empty(sr.shape, device=sr.device)
     for inner,outer,cut in tiles(lr.shape[-2], lr.shape[-1], tile, RADIUS+4):
-        out[_hr(inner,s)] = consistent(sr[_hr(outer,s)], lr[outer])[_hr(cut,s)]
+        out[at_scale(inner,s)] = consistent(sr[at_scale(outer,s)], lr[outer])[at_scale(cut,s)]
     return out
 
-# %% ../nbs/01_resize.ipynb #6f2ea729
+# %% ../nbs/01_resize.ipynb #dfb162bb
 def tiles(h:int, w:int, # LR pixels
           tile:int,     # LR pixels to a side, margin not counted
           margin:int    # LR pixels around it; cut off at the image's border
@@ -109,4 +114,8 @@ def tiles(h:int, w:int, # LR pixels
 
 def _at(y0, y1, x0, x1): return (..., slice(y0,y1), slice(x0,x1))
 
-def _hr(at, s): return (..., *(slice(a.start*s,a.stop*s) for a in at[1:]))
+def at_scale(at, s):
+    "The same place in an image `s` times larger"
+    return (..., *(slice(a.start*s,a.stop*s) for a in at[1:]))
+
+_hr = at_scale

@@ -1,0 +1,61 @@
+"Folders as people have them"
+import warnings
+import numpy as np, pytest, torch
+from hypothesis import given, settings, strategies as st
+from PIL import Image
+from sisr.data import Feed, ImageSet, Patches, named, split_by_identity
+from sisr.images import SisrError, samples
+from sisr.metrics import Protocol
+
+@pytest.fixture(scope='module')
+def images(): return ImageSet([torch.randint(0,256,(3,40+i,50-i),dtype=torch.uint8,generator=torch.Generator().manual_seed(i)) for i in range(7)])
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0,5000), st.integers(1,4), st.integers(0,9))
+def test_a_batch_is_a_function_of_its_number(images, k, share, seed):
+    "however many share it, and whatever was asked before"
+    whole = Patches(images, 24, 12, seed)[k]
+    parts = [Patches(images, 24, 12//share, seed)[k*share+r] for r in range(share)] if 12%share==0 else [whole]
+    assert torch.equal(torch.cat(parts), whole)
+
+def test_an_epoch_uses_each_image_once(images):
+    p = Patches(images, 24, 1)
+    for e in range(3): assert sorted(p._index(i) for i in range(7*e,7*e+7))==list(range(7))
+
+def test_mixed_folder(tmp_path):
+    "gray, alpha, palette, CMYK, a broken and a tiny file among the good: all of one shape, the bad ones named"
+    rng = np.random.default_rng(0)
+    rgb = Image.fromarray(rng.integers(0,256,(64,64,3),dtype=np.uint8))
+    for i,m in enumerate(['RGB','L','RGBA','P','CMYK','1','LA']): rgb.convert(m).save(tmp_path/f'{i}.{"jpg" if m=="CMYK" else "png"}')
+    (tmp_path/'broken.png').write_bytes((tmp_path/'0.png').read_bytes()[:200]); rgb.resize((8,8)).save(tmp_path/'tiny.png')
+    (tmp_path/'notes.txt').write_text('x')
+    with warnings.catch_warnings(record=True) as w:
+        warnings.simplefilter('always')
+        p = Patches(ImageSet(tmp_path), 48, 9)
+        for k in range(3): assert p[k].shape==(9,3,48,48) and p[k].dtype==torch.uint8
+    said = ' '.join(str(x.message) for x in w)
+    assert 'broken.png' in said and 'tiny.png' in said and '8x8' in said
+
+def test_no_usable_folder(tmp_path):
+    for make,word in ((lambda d: d/'missing','no such'), (lambda d: d,'no images')):
+        with pytest.raises(SisrError, match=word): ImageSet(make(tmp_path))
+
+def test_memory_is_bounded():
+    s = ImageSet(samples(), memory=2_000_000)
+    for i in range(len(s)): s[i]
+    assert sum(u.numel() for u in s._kept.values())<=2_000_000
+
+def test_feed_ends_with_its_owner(images):
+    f = Feed(Patches(images,24,4)); next(f); f.close()
+    assert not f._thread.is_alive()
+
+def test_faces_by_identity(data):
+    train = ImageSet(sorted((data/'faces'/'train').glob('*.jpg'))[:50], Protocol.named('faces128'))
+    assert train[0].shape==(3,128,128)
+    a,b = split_by_identity(sorted((data/'faces'/'train').glob('*.jpg')))
+    who = lambda fs: {f.stem.split('_')[0] for f in fs}
+    assert a and b and not who(a)&who(b)
+
+def test_mnist(data):
+    s = named('mnist', data)
+    assert len(s)==5000 and s[0].shape==(1,28,28) and len(named('mnist', data, 'val'))==1000

@@ -1,0 +1,62 @@
+"Networks on disk, and networks of any shape"
+import json
+import pytest, torch
+from hypothesis import given, settings, strategies as st
+from safetensors.torch import save_file
+from sisr.generators import SRResNet, find_model, fuse, load_model, models, read_header, save_model
+from sisr.images import SisrError
+
+def net(**kw): torch.manual_seed(0); return SRResNet(**{**dict(scale=2, width=8, blocks=2), **kw})
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1,20), st.integers(1,20), st.sampled_from([2,4,8]), st.booleans(), st.booleans(), st.sampled_from([1,3]))
+def test_any_size_any_kind_folds_exactly(h, w, s, faithful, sn, c):
+    g = net(scale=s, faithful=faithful, sn=sn, channels=c)
+    for p in g.heads.values(): torch.nn.init.normal_(p.parametrizations.weight.original if sn and faithful else p.weight, std=.1)
+    with torch.no_grad():
+        for _ in range(2): g(torch.randn(2,c,6,6))
+        x = torch.randn(1,c,h,w); y = g.eval()(x)
+        assert y.shape==(1,c,h*s,w*s)
+        assert (fuse(g)(x)-y).abs().max()<1e-5
+
+def test_fuse_leaves_the_network_alone():
+    g = net(sn=True).train(); before = {k:v.clone() for k,v in g.state_dict().items()}
+    fuse(g)
+    assert g.training and all(torch.equal(v,before[k]) for k,v in g.state_dict().items())
+
+def test_round_trip(tmp_path):
+    g = net(faithful=False, scale=4, heads=(2,4)); f = save_model(g, tmp_path/'ünï.safetensors', licence='x')
+    h = load_model(f)
+    assert h.arch==g.arch and h.info=={'licence':'x'} and not h.training
+    assert read_header(f)['network']=='SRResNet'
+    assert all(torch.equal(v, g.state_dict()[k].half().float()) for k,v in h.state_dict().items())
+
+def bad(tmp_path, kind):
+    f = tmp_path/'bad.safetensors'
+    head = dict(network='SRResNet', arch=net().arch, info={})
+    weights = {k:v.contiguous() for k,v in net().state_dict().items()}
+    if kind=='pickle': torch.save(net().state_dict(), f)
+    if kind=='empty': f.write_bytes(b'')
+    if kind=='text': f.write_text('hello')
+    if kind=='cut': save_file(weights, f, dict(sisr=json.dumps(head))); f.write_bytes(f.read_bytes()[:500])
+    if kind=='no header': save_file(weights, f)
+    if kind=='unknown network': save_file(weights, f, dict(sisr=json.dumps({**head,'network':'Evil'})))
+    if kind=='wrong shapes': save_file(weights, f, dict(sisr=json.dumps({**head,'arch':{**head['arch'],'width':9}})))
+    if kind=='scale lies': save_file(weights, f, dict(sisr=json.dumps({**head,'arch':{**head['arch'],'scale':4}})))
+    if kind=='unknown setting': save_file(weights, f, dict(sisr=json.dumps({**head,'arch':{**head['arch'],'evil':1}})))
+    if kind=='header is a list': save_file(weights, f, dict(sisr='[1]'))
+    if kind=='folder': f.mkdir()
+    return f
+
+@pytest.mark.parametrize('kind', ['pickle','empty','text','cut','no header','unknown network','wrong shapes','scale lies','unknown setting','header is a list','folder'])
+def test_bad_files_get_one_line(tmp_path, kind):
+    with pytest.raises(SisrError) as e: load_model(bad(tmp_path,kind))
+    assert '\n' not in str(e.value) and 'bad.safetensors' in str(e.value)
+
+def test_shipped_networks_are_complete():
+    for name,head in models().items():
+        g = load_model(name)
+        assert find_model(name).stat().st_size<8_000_000
+        assert g(torch.zeros(1,g.channels,5,4)).shape==(1,g.channels,5*g.scale,4*g.scale)
+        info = head['info']
+        assert {'recipe','seconds','device','seed','protocol','licence','numbers','data'} <= info.keys(), name
