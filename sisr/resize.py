@@ -65,7 +65,7 @@ def _local(s):
     R,p = RADIUS,_dense(4*RADIUS, s)[1]
     return p[:R*s, :2*R], p[2*R*s:(2*R+1)*s, None, R:3*R+1]
 
-# %% ../nbs/01_resize.ipynb #42eaa8dd
+# %% ../nbs/01_resize.ipynb #b30c3730
 def _pinv1d(y, s):
     "A+ along the last dimension: (N,C,H,w) -> (N,C,H,w*s)"
     n,R = y.shape[-1],RADIUS
@@ -81,9 +81,9 @@ def pinv(lr:Tensor,  # (N,C,h,w) float
          s:int       # scale
         )->Tensor:   # (N,C,h*s,w*s) float32, not clamped
     "A+: the image of least energy that explains `lr`, A(A+ y) = y; a local filter, linear in the pixels"
-    s,y = _scale(s),lr.float()
-    if s==1: return y
-    return _pinv1d(_pinv1d(y,s).mT, s).mT
+    s,y = _scale(s),lr.double() if lr.is_cuda else lr.float()       # CUDA's float32 convolutions keep ten bits (TF32)
+    if s==1: return lr.float()
+    with torch.autocast(lr.device.type, enabled=False): return _pinv1d(_pinv1d(y,s).mT, s).mT.float()
 
 # %% ../nbs/01_resize.ipynb #b473fa74
 def consistent(sr:Tensor,         # (N,C,h*s,w*s) float, any guess
