@@ -132,7 +132,7 @@ def render(tmp):
     finally: layout.KATEX = cdn
     site = tmp/'_site'
     libs = site/'site_libs'
-    shutil.copytree(ROOT/'.ci'/'katex', libs/'katex')
+    shutil.copytree(ROOT/'.ci'/'katex', libs/'katex')                      # npm's katex 0.16.22: what a page loads of it, woff2 fonts only
     (site/'.nojekyll').touch()
     # search opens from a folder too: the index comes as a script, since pages of a folder may not fetch
     js = libs/'smalldocs.js'

@@ -49,19 +49,22 @@ def layered(folder):
 @pytest.mark.slow
 def test_wheel(checkout, tmp_path):
     "sdist -> wheel -> clean environment -> `sisr upscale`, far from the checkout"
-    quiet = dict(check=True, capture_output=True, text=True)
-    subprocess.run([sys.executable, '-m', 'build', '--no-isolation', '--outdir', tmp_path/'dist', checkout], **quiet)
-    wheel, = (tmp_path/'dist').glob('*.whl')
-    python = layered(tmp_path/'env')
-    subprocess.run([sys.executable, '-m', 'pip', '--python', python, 'install', '--quiet', '--no-deps', '--no-index', wheel], **quiet)
     env = {k: v for k, v in os.environ.items() if not k.startswith(('PYTHON', 'SISR'))}
-    def run(*cmd): return subprocess.run([python.parent/cmd[0], *cmd[1:]], cwd=tmp_path, env=env, **quiet).stdout
-    subprocess.run([sys.executable, '-m', 'pip', '--python', python, 'check'], **quiet)
+    def run(*cmd):
+        "What a command of the new environment (or another, by its path) prints"
+        res = subprocess.run([python.parent/cmd[0], *cmd[1:]], cwd=tmp_path, env=env, capture_output=True, text=True)
+        assert res.returncode == 0, f'{cmd}\n{res.stdout}{res.stderr}'
+        return res.stdout
+    python = layered(tmp_path/'env')
+    run(sys.executable, '-m', 'build', '--no-isolation', '--outdir', tmp_path/'dist', checkout)
+    wheel, = (tmp_path/'dist').glob('*.whl')
+    run(sys.executable, '-m', 'pip', '--python', python, 'install', '--quiet', '--no-deps', '--no-index', wheel)
+    run(sys.executable, '-m', 'pip', '--python', python, 'check')
     where, n = run('python', '-c', 'import sisr, sisr.images as i; print(i.__file__, len(i.samples()))').split()
     assert Path(where).is_relative_to(tmp_path/'env') and int(n) == len(list((ROOT/'sisr'/'samples').glob('*.jpg')))
     assert (run('python', '-c', 'import importlib.util as u; print(u.find_spec("nbdev"), u.find_spec("IPython"))').split()) == ['None', 'None']
     assert 'photos-x4' in run('sisr', 'models')
-    photo = run('python', '-c', 'from sisr.images import sample; from PIL import Image; Image.open(sample()).resize((96, 64)).save("small.png")')
+    run('python', '-c', 'from sisr.images import sample; from PIL import Image; Image.open(sample()).resize((96, 64)).save("small.png")')
     run('sisr', 'upscale', 'small.png', '-o', 'out')
     from PIL import Image
     done, = (tmp_path/'out').iterdir()
