@@ -83,7 +83,7 @@ def fuse(net:nn.Module # a network of this page; unchanged
     twin.info = net.info
     return twin.requires_grad_(False).to(next(net.parameters()).device)
 
-# %% ../nbs/06_generators.ipynb #398ee913
+# %% ../nbs/06_generators.ipynb #b3656d63
 ARCHITECTURES = dict(SRResNet=SRResNet)
 
 def save_model(net:nn.Module, # a network of this page, whose `arch` rebuilds it
@@ -91,12 +91,12 @@ def save_model(net:nn.Module, # a network of this page, whose `arch` rebuilds it
                **info         # provenance: recipe, protocol, numbers, seconds, device, seed, licence
               )->Path:
     "Write a network as float16 with its architecture and provenance; written whole or not at all"
-    from safetensors.torch import save_file
+    from safetensors.torch import save
     path,tmp = Path(path),Path(f'{path}.part')
     head = dict(network=type(net).__name__, arch=net.arch, info={**net.info,**info})
     path.parent.mkdir(parents=True, exist_ok=True)
     half = {k: (v.half() if v.is_floating_point() else v).contiguous().cpu() for k,v in net.state_dict().items()}
-    save_file(half, tmp, dict(sisr=json.dumps(head)))
+    tmp.write_bytes(save(half, dict(sisr=json.dumps(head))))
     os.replace(tmp, path)
     return path
 

@@ -37,7 +37,7 @@ class Recipe:
     ema:float=.999                              # decay of the average
     seed:int=0                                  # of weights and data
 
-# %% ../nbs/13_recipes.ipynb #15db6d47
+# %% ../nbs/13_recipes.ipynb #2808f27f
 LEAN = dict(faithful=False, width=48, blocks=16)
 TINY = dict(faithful=False, width=32, blocks=4)
 
@@ -48,7 +48,7 @@ def _family(s):
 
 RECIPES = {r.name:r for r in (*(r for s in (2,4,8) for r in _family(s)),
     Recipe('mnist-x2', 'digits 14x14 -> 28x28, the smallest experiment', 2, dict(faithful=False, width=16, blocks=3),
-           (Stage(steps=400, rate=4e-3),), patch=28, batch=64, flips=1, gray=True, ema=.98))}
+           (Stage(steps=400, rate=3e-3),), patch=28, batch=64, flips=1, gray=True, ema=.98))}
 
 # %% ../nbs/13_recipes.ipynb #75bc0cbb
 def recipe(name:str # a key of RECIPES
@@ -58,7 +58,7 @@ def recipe(name:str # a key of RECIPES
     near = difflib.get_close_matches(name, RECIPES, cutoff=.4) or list(RECIPES)
     raise SisrError(f'no recipe is called {name}: did you mean {" or ".join(near)}?')
 
-# %% ../nbs/13_recipes.ipynb #d42eb1f8
+# %% ../nbs/13_recipes.ipynb #76265a82
 def _steps(stages, n):
     "Stages stretched or shrunk to `n` steps in all"
     total = sum(s.steps for s in stages)
@@ -68,7 +68,7 @@ def miniature(r:Recipe,     # a full recipe
               steps:int=300 # in all
              )->Recipe:
     "The same training in about two minutes on two CPU cores"
-    stages = tuple(replace(s, rate=2e-3) for s in _steps(r.stages, steps))
+    stages = tuple(replace(s, rate=1e-3) for s in _steps(r.stages, steps))
     return replace(r, net=r.net if r.gray else TINY, stages=stages, patch=min(r.patch,96), batch=min(r.batch,16), ema=.98)
 
 # %% ../nbs/13_recipes.ipynb #280fd9a1
