@@ -92,7 +92,7 @@ def test_protocol_survives_a_file(name):
 
 def test_protocol_errors_are_clear():
     with pytest.raises(SisrError, match='standard, faces128, ntire'): Protocol.named('face')
-    with pytest.raises(SisrError, match='unknown fields .crops.'): Protocol.from_dict({'name': 'x', 'crops': 3})
+    with pytest.raises(SisrError, match='unknown fields .crops.'): Protocol.of({'name': 'x', 'crops': 3})
 
 def test_faces128_is_crop_then_resize():
     img = Image.open(sample('osprey')).resize((178, 218))
@@ -165,7 +165,7 @@ def test_evaluate_a_folder(folder):
     assert all(s['why'] and str(folder) not in s['why'] for s in r['skipped'])
     assert set(r) == {'mean', 'images', 'skipped', 'absent', 'n', 'scale', 'protocol', 'model', 'versions'}
     assert set(r['mean']) == {'psnr_y', 'ssim_y', 'lr_psnr'} and r['n'] == 3 and r['model'] == {'name': 'bicubic'}
-    assert Protocol.from_dict(r['protocol']) == quick
+    assert Protocol.of(r['protocol']) == quick
     assert json.loads(json.dumps(r, allow_nan=False)) == r
     assert r['mean']['psnr_y'] == pytest.approx(np.mean([i['psnr_y'] for i in r['images']]), abs=1e-4)
 
