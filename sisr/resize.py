@@ -100,7 +100,7 @@ def consistent(sr:Tensor,         # (N,C,h*s,w*s) float, any guess
         out[at_scale(inner,s)] = consistent(sr[at_scale(outer,s)], lr[outer])[at_scale(cut,s)]
     return out
 
-# %% ../nbs/01_resize.ipynb #dfb162bb
+# %% ../nbs/01_resize.ipynb #d515135c
 def tiles(h:int, w:int, # LR pixels
           tile:int,     # LR pixels to a side, margin not counted
           margin:int    # LR pixels around it; cut off at the image's border
@@ -117,5 +117,3 @@ def _at(y0, y1, x0, x1): return (..., slice(y0,y1), slice(x0,x1))
 def at_scale(at, s):
     "The same place in an image `s` times larger"
     return (..., *(slice(a.start*s,a.stop*s) for a in at[1:]))
-
-_hr = at_scale
