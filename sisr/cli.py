@@ -70,12 +70,12 @@ def say(message, status:int=1)->int:
     print('sisr:', ' '.join(str(message).split()), file=sys.stderr, flush=True)
     return status
 
-# %% ../nbs/15_cli.ipynb #720aa0d1
+# %% ../nbs/15_cli.ipynb #bb724807
 def reason(e:Exception)->str:
     "An exception in one line that helps"
     kinds = {c.__name__ for c in type(e).__mro__}                 # by name: torch may not have been imported
     if kinds & {'SisrError','Usage'}: return str(e)
-    if kinds & {'OutOfMemoryError','MemoryError'} or "can't allocate memory" in str(e): return 'out of memory: try a smaller --tile, such as 128'
+    if kinds & {'OutOfMemoryError','MemoryError'} or "can't allocate memory" in str(e): return 'out of memory: try --tile 128, or less'
     if isinstance(e, OSError) and e.filename: return f'{e.filename}: {e.strerror}'
     return f'unexpected {type(e).__name__}: {e} (please report this, with what SISR_DEBUG=1 prints)'
 
@@ -99,7 +99,7 @@ def run(argv:list)->int:
     if name not in COMMANDS: raise Usage(f'no command is called {name}' + near(name, COMMANDS))
     return COMMANDS[name][0](parser(name).parse(rest))
 
-# %% ../nbs/15_cli.ipynb #dd2d14e3
+# %% ../nbs/15_cli.ipynb #d1ae2d94
 def main(argv:list=None # what was typed after `sisr`; None: from the command line
         )->int:         # exit status
     "`sisr ...`: 0 done, 1 bad input, 2 wrong command, 130 stopped"
@@ -110,7 +110,8 @@ def main(argv:list=None # what was typed after `sisr`; None: from the command li
         return status
     except SystemExit as e: return e.code or 0                    # argparse has printed its help
     except Usage as e: return say(e, 2)
-    except KeyboardInterrupt: return say('stopped' + ('; the same with --resume goes on' if argv[0] in ('upscale','train') else ''), 130)
+    except KeyboardInterrupt:
+        return say('stopped; the same with --resume goes on' if argv[0] in ('upscale','train') else 'stopped', 130)
     except BrokenPipeError: os.dup2(os.open(os.devnull, os.O_WRONLY), 1); return 141   # as `| head` wants it
     except Exception as e: return tell(e)
 
@@ -169,16 +170,17 @@ def collect(inputs:list,    # files and folders, as typed
                 found.setdefault(full, (f, f.relative_to(i) if root.is_dir() else Path(f.name)))
     return list(found.values())
 
-# %% ../nbs/15_cli.ipynb #d5cc0350
+# %% ../nbs/15_cli.ipynb #f03717b6
 def plan(inputs:list, out:str, bad:list)->list:
     "Pairs (input, output): no output twice, and none of them an input"
     one,found = names_file(inputs, out),collect(inputs, Path(out), bad)
     files,places = [f for f,_ in found],[p for _,p in found]
     jobs = list(zip(files, [Path(out)] if one else [Path(out)/t for t in targets(places)]))
-    taken = {f.resolve() for f in files}
+    def which(p): return p.stat().st_dev,p.stat().st_ino              # the file itself, whatever its names
+    taken = set(map(which, files))
     for f,to in jobs:
         with attempt(bad, to):
-            if to.resolve() in taken: raise Usage(f'{to} is an input and would be overwritten: choose another -o')
+            if to.exists() and which(to) in taken: raise Usage(f'{to} is an input and would be overwritten: choose another -o')
     return [(f,to) for f,to in jobs if to not in bad]
 
 # %% ../nbs/15_cli.ipynb #787b21f0
@@ -252,12 +254,12 @@ MODEL  = opt('--model', metavar='NAME|FILE', help='a name that `sisr models` lis
 SCALE  = opt('--scale', type=int, choices=(2,3,4,8), metavar='S', help='how many times larger (default: as the model has it, or 4)')
 DEVICE = opt('--device', metavar='D', default='auto', help='auto (default), cuda, mps or cpu')
 
-# %% ../nbs/15_cli.ipynb #37b9d41f
+# %% ../nbs/15_cli.ipynb #10f99a44
 @command('upscale',
     opt('inputs', nargs='+', metavar='FILE|FOLDER', help='photographs, or folders of them'),
-    opt('-o', '--out', required=True, metavar='OUT', help='folder for the results (PNG), or the file for a single one: its suffix is the format'),
+    opt('-o', '--out', required=True, metavar='OUT', help='folder for the results (PNG); or a file, if there is but one'),
     MODEL, SCALE, DEVICE,
-    opt('--tile', type=whole_number, metavar='N', help='LR pixels at a time, the smaller the less memory (default: large images are cut; 0: never)'),
+    opt('--tile', type=whole_number, metavar='N', help='pixels of the input at a time: less need less memory (0: all)'),
     opt('--no-consistent', action='store_true', help='do not force the result to shrink back to the input: for noisy input'),
     opt('--resume', action='store_true', help='leave out what is already there'))
 def upscale_files(args)->int:
@@ -325,9 +327,9 @@ def subject(args):
     up = upscaler(args)
     return lambda lr,protocol: up.tensor(lr), up.scale, {**up.net.info, 'name':Path(name).stem, 'arch':up.net.arch}
 
-# %% ../nbs/15_cli.ipynb #b8bf017e
+# %% ../nbs/15_cli.ipynb #99c0d3bd
 @command('evaluate',
-    opt('--model', metavar='NAME|FILE', help='a name that `sisr models` lists, a .safetensors file, bicubic or pinv (default: photos-x4)'),
+    opt('--model', metavar='NAME|FILE', help='as in `sisr models`, a .safetensors file, bicubic or pinv (default: photos-x4)'),
     opt('--data', required=True, metavar='FOLDER', help='HR images'), SCALE, DEVICE,
     opt('--protocol', metavar='NAME', help="standard, faces128 or ntire (default: the network's own)"),
     opt('--json', metavar='FILE', help='write all numbers here'))
@@ -357,11 +359,11 @@ def centre(x, n:int, s:int):
     t,l = ((v-n)//2 if 0<n<v else 0 for v in (h,w))
     return crop_to_multiple(x[..., t:t+(n or h), l:l+(n or w)], s)
 
-# %% ../nbs/15_cli.ipynb #9b290959
+# %% ../nbs/15_cli.ipynb #f925ea36
 @command('sheet',
     opt('image', metavar='IMAGE', help='taken as HR'),
     opt('-o', '--out', required=True, metavar='sheet.png', help='.png or .jpg'), MODEL, DEVICE,
-    opt('--size', type=whole_number, default=128, metavar='N', help='use the N x N pixels in the middle of the image (default: 128; 0: all of it)'))
+    opt('--size', type=whole_number, default=128, metavar='N', help='of the N x N pixels in the middle (default: 128; 0: all)'))
 def make_sheet(args)->int:
     "LR, SR, HR and UR of one image, beside their bicubic stretch"
     out = Path(args.out)
