@@ -89,7 +89,7 @@ def lr_psnr(sr:Tensor,      # (N,C,H,W) in [-1,1]
     mse = (y - quantize(lr)).square().flatten(1).mean(1)
     return (10*torch.log10(4/mse)).clamp(max=99)
 
-# %% ../nbs/02_metrics.ipynb #d4935b4c
+# %% ../nbs/02_metrics.ipynb #dd3f2a94
 @dataclass(frozen=True)
 class Protocol:
     "How an image becomes an (lr, hr) pair and what is compared"
@@ -102,7 +102,7 @@ class Protocol:
     margin:int=0                # and so many more
     round_lr:bool=True          # LR is an 8-bit image
     kernel:float=-.5            # of the bicubic baseline: -0.5 (MATLAB's), or -0.75 (torch's default)
-    perceptual:str|None='auto'  # a name in `NETWORKS`; 'auto': those that are here; None: none
+    perceptual:str|None='auto'  # a name in NETWORKS; 'auto': those that are here; None: none
 
     @classmethod
     def named(cls, name:str, **changes)->Protocol:
@@ -123,12 +123,12 @@ PROTOCOLS = {p.name:p for p in (Protocol(),
                                 Protocol('faces128', crop=178, size=128, kernel=-.75),
                                 Protocol('ntire', luma=False, margin=6))}
 
-# %% ../nbs/02_metrics.ipynb #9e607158
+# %% ../nbs/02_metrics.ipynb #ee038b03
 @patch
 def hr(self:Protocol,
        img,                 # path, PIL image, array or tensor
        scale:int            # HR over LR
-      )->Tensor:            # (1,C,H,W) on the 8-bit grid, sides multiples of `scale`
+      )->Tensor:            # (1,C,H,W) on the 8-bit grid, sides multiples of scale
     "The true image"
     x,c = to_tensor(img, gray=self.channels==1),self.crop
     if c:
@@ -139,10 +139,10 @@ def hr(self:Protocol,
     if self.size: x = F.interpolate(x, (self.size,self.size), mode='bicubic', antialias=True)
     return crop_to_multiple(quantize(x.expand(-1,self.channels,-1,-1)), scale)
 
-# %% ../nbs/02_metrics.ipynb #e783934f
+# %% ../nbs/02_metrics.ipynb #3975f63a
 @patch
 def lr(self:Protocol,
-       hr:Tensor,           # (N,C,H,W), sides multiples of `scale`
+       hr:Tensor,           # (N,C,H,W), sides multiples of scale
        scale:int            # HR over LR
       )->Tensor:            # (N,C,H/scale,W/scale) in [-1,1]
     "The small image that is given"
@@ -175,13 +175,13 @@ def bicubic(self:Protocol,
     "The baseline, by the kernel that this protocol's known numbers were made with"
     return upscale(lr, scale) if self.kernel==-.5 else F.interpolate(lr.float(), scale_factor=scale, mode='bicubic')
 
-# %% ../nbs/02_metrics.ipynb #d34492c6
+# %% ../nbs/02_metrics.ipynb #5f3e3eae
 class Pairs:
     "(file, lr, hr) of each image that can be used; the others are named in `skipped`, with the reason"
     def __init__(self,
                  files,                            # a folder, or a list of paths, PIL images, arrays, tensors
                  scale:int,                        # HR over LR
-                 protocol='standard',              # how they are prepared: a `Protocol`, its name or its dict
+                 protocol='standard',              # how they are prepared: a Protocol, its name or its dict
                  keep:bool=True):                  # hold them in memory
         self.files = image_files(files) if isinstance(files,(str,Path)) else list(files)
         if not self.files: raise SisrError('no images: the list is empty')
@@ -250,12 +250,12 @@ def _alex(path):
             if isinstance(layer, nn.Conv2d): layer.load_state_dict({k:d[f'features.{i}.{k}'] for k in ('weight','bias')})
     return net
 
-# %% ../nbs/02_metrics.ipynb #1732f250
+# %% ../nbs/02_metrics.ipynb #324ec681
 NETWORKS = {'lpips_alex':"weights of AlexNet are not here: sisr.metrics.lpips('lpips_alex', download=True) fetches them once (233 MB)",
             'st_lpips_alex':'its package is not here: pip install --no-deps stlpips-pytorch==0.0.2'} # name -> how to get it
 ALEXNET = 'https://download.pytorch.org/models/alexnet-owt-7be5be79.pth'
 
-def weights_of(name:str     # a name in `NETWORKS`
+def weights_of(name:str     # a name in NETWORKS
               )->Path|None: # None where it is not on this machine
     "The file with the weights of a perceptual network"
     if name=='lpips_alex': path = Path(torch.hub.get_dir())/'checkpoints'/Path(ALEXNET).name
@@ -264,7 +264,7 @@ def weights_of(name:str     # a name in `NETWORKS`
         path = Path(spec.submodule_search_locations[0])/'weights/vST0.0/alex_shift_tolerant.pth' if spec else None
     return path if path and path.is_file() else None
 
-def perceptual_networks()->list[str]: # names that `lpips` can load at once
+def perceptual_networks()->list[str]: # names that lpips can load at once
     "The perceptual networks whose weights are on this machine"
     return [n for n in NETWORKS if weights_of(n)]
 
@@ -299,8 +299,8 @@ def lpips(name:str,             # 'lpips_alex' or 'st_lpips_alex'
             return torch.cat([f(a,b) for a,b in zip(sr.split(n), hr.split(n))])
     return distance
 
-# %% ../nbs/02_metrics.ipynb #3cc578b1
-def batches(pairs,              # yields (name, lr, hr), as `Pairs` does
+# %% ../nbs/02_metrics.ipynb #2d0a24fa
+def batches(pairs,              # yields (name, lr, hr), as Pairs does
             pixels:int=2**17    # HR pixels in a batch, unless one image has more
            ):                   # yields (names, lr, hr): neighbours of one size together
     "Equal sizes together"
@@ -368,14 +368,14 @@ def _mean(images):
     cols = {k:[i[k] for i in images if k in i] for k in keys}
     return {k:round(sum(v)/len(v), 4) for k,v in cols.items()}
 
-# %% ../nbs/02_metrics.ipynb #d27cf00e
+# %% ../nbs/02_metrics.ipynb #3198080e
 def evaluate(f,                                # LR (N,C,h,w) in [-1,1] -> SR (N,C,h*scale,w*scale)
-             files,                            # a folder, a list (see `Pairs`), or `Pairs`
-             scale:int|None=None,              # None: that of the pairs, or of `f`
-             protocol='standard',              # a `Protocol`, its name or its dict; `Pairs` have their own
-             model:dict|None=None,             # what is known of `f`; None: its `info`
+             files,                            # a folder, a list (see Pairs), or Pairs
+             scale:int|None=None,              # None: that of the pairs, or of f
+             protocol='standard',              # a Protocol, its name or its dict; Pairs have their own
+             model:dict|None=None,             # what is known of f; None: its info
              progress:bool=False,              # show a bar
-             device='cpu'                      # where `f` wants its input; the numbers are made there too
+             device='cpu'                      # where f wants its input; the numbers are made there too
             )->dict:                           # mean, images, skipped, absent, n, scale, protocol, model, versions
     "Measure `f`. Files that cannot be used are named in 'skipped'; if that is all of them, it is a `SisrError`"
     scale = scale or getattr(f, 'scale', None)
