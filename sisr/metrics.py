@@ -326,7 +326,7 @@ def measure(sr:Tensor,          # (N,C,H,W) in [-1,1]
     if min(hr.shape[-2:])>=32: res |= {n:f(quantize(sr),hr) for n,f in (nets or {}).items()}
     return res
 
-# %% ../nbs/02_metrics.ipynb #8c4d2983
+# %% ../nbs/02_metrics.ipynb #e838bbd9
 def _networks(protocol):
     "name -> distance for a protocol, and name -> reason for those that 'auto' did not find"
     want = {None:(), 'auto':NETWORKS}.get(protocol.perceptual, (protocol.perceptual,))
@@ -335,7 +335,7 @@ def _networks(protocol):
         try: nets[n] = lpips(n)
         except SisrError as e:
             if protocol.perceptual!='auto': raise
-            absent[n] = str(e)
+            absent[n] = str(e).removeprefix(f'{n}: ')
     return nets,absent
 
 # %% ../nbs/02_metrics.ipynb #01d69827
