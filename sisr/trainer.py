@@ -94,7 +94,7 @@ def load_checkpoint(out:Path)->dict|None:
         try: return torch.load(path, map_location='cpu', weights_only=True)
         except Exception as e: warnings.warn(f'{path.name} is damaged and passed over ({type(e).__name__})')
 
-# %% ../nbs/12_trainer.ipynb #a06dc54e
+# %% ../nbs/12_trainer.ipynb #f0e5d9ff
 class Trainer:
     "Train a generator by stages; a run lives in the folder `out` and can be stopped and resumed"
     def __init__(self,
@@ -117,7 +117,8 @@ class Trainer:
         self.ema = EMA(self.net, ema)
         self.g,self.opt = self.acc.prepare(self.net, self.opt)
         self.patches,self.degrade,self.out,self.val = patches,degrade,Path(out),val
-        self.log,self.save,self.show,self.k,self.history,self.seconds = log,save,show and self.acc.is_main_process,0,[],0.
+        self.log,self.save,self.show = log,save,show and self.acc.is_main_process
+        self.k,self.seconds,self.history,self.sums = 0,0.,[],{}              # steps and seconds done; lines; losses since the last line
 
     def step(self, hr:Tensor, stage:Stage, rate:float)->dict:
         "One step on a batch of HR patches, uint8 (N,C,H,W); returns the losses by name, still on the device"
@@ -143,7 +144,7 @@ def stoppable():
     finally:
         for s,h in old.items(): signal.signal(s, h)
 
-# %% ../nbs/12_trainer.ipynb #c6770a69
+# %% ../nbs/12_trainer.ipynb #1fcb1c4e
 @patch
 def fit(self:Trainer, stages, resume:bool=False)->list:
     "Run `stages`, a list of `Stage`; with `resume` go on where the folder's checkpoint ends. Returns the history"
@@ -157,9 +158,9 @@ def fit(self:Trainer, stages, resume:bool=False)->list:
             while self.k<total:
                 stage,k = _stage_at(stages, self.k)
                 rate = stage.rate_at(k)
-                losses = self.step(next(feed), stage, rate)
+                for name,v in self.step(next(feed), stage, rate).items(): self.sums[name] = self.sums.get(name,0.)+v.detach()
                 self.k += 1; bar.at(self.k); self.seconds = time.perf_counter()-start
-                if self.k%self.log==0 or self.k==total: self._note(losses, stage, rate, feed, bar, total)
+                if self.k%self.log==0 or self.k==total: self._note(stage, rate, feed, bar, total)
                 if self.k%self.save==0 or self.k==total: self._keep(bar)
                 if asked(): self.checkpoint(); raise KeyboardInterrupt(f'stopped after step {self.k}, which is saved: resume to go on')
     finally: feed.close()
@@ -172,17 +173,19 @@ def _stage_at(stages, k):
         if k<s.steps: return s,k
         k -= s.steps
 
-# %% ../nbs/12_trainer.ipynb #e564b5fb
+# %% ../nbs/12_trainer.ipynb #e30f8326
 @patch
-def _note(self:Trainer, losses, stage, rate, feed, bar, total):
-    "A line of the history; a loss that is no number stops the run and is named"
+def _note(self:Trainer, stage, rate, feed, bar, total):
+    "A line of the history, each loss the mean since the last; one that is no number stops the run and is named"
     row = dict(step=self.k, stage=stage.name, rate=rate, seconds=round(self.seconds,2), waited=round(feed.waited,2))
-    for name,v in losses.items():
-        row[name] = v.item()
+    n = self.k-next((h['step'] for h in reversed(self.history) if 'stage' in h), 0)
+    for name,v in self.sums.items():
+        row[name] = round(v.item()/n, 6)
         if row[name]!=row[name] or abs(row[name])==float('inf'):
             raise SisrError(f'loss {name} became {row[name]} before step {self.k}: resume from the checkpoint with a lower rate (now {rate:.1e})')
     self._write(row)
-    bar.say(f'step {self.k}/{total} ' + ' '.join(f'{n} {row[n]:.4f}' for n in losses) + f', {self.k/max(self.seconds,1e-9):.2f} steps/s')
+    bar.say(f'step {self.k}/{total} ' + ' '.join(f'{n} {row[n]:.4f}' for n in self.sums) + f', {self.k/max(self.seconds,1e-9):.2f} steps/s')
+    self.sums = {}
 
 # %% ../nbs/12_trainer.ipynb #9fbc6c4e
 @patch
@@ -206,15 +209,15 @@ def _keep(self:Trainer, bar):
         self._write(row); bar.say(f'step {self.k}: ' + ' '.join(f'{n} {v:.3f}' for n,v in row.items() if n!='step'))
     self.checkpoint()
 
-# %% ../nbs/12_trainer.ipynb #0f39a3f1
+# %% ../nbs/12_trainer.ipynb #96f0ac53
 @patch
 def checkpoint(self:Trainer):
     "Write down everything this run is"
     if not self.acc.is_main_process: return
     save_checkpoint(dict(step=self.k, seconds=self.seconds, g=self.net.state_dict(), ema=self.ema.net.state_dict(), opt=self.opt.state_dict(),
-                         lines=len(self.history), rng=torch.get_rng_state(), threads=torch.get_num_threads(), torch=str(torch.__version__)), self.out, self.k)
+                         lines=len(self.history), sums=self.sums, rng=torch.get_rng_state(), threads=torch.get_num_threads(), torch=str(torch.__version__)), self.out, self.k)
 
-# %% ../nbs/12_trainer.ipynb #f62189be
+# %% ../nbs/12_trainer.ipynb #b69e2100
 @patch
 def _begin(self:Trainer, resume):
     "An empty folder, or the state it holds"
@@ -226,7 +229,7 @@ def _begin(self:Trainer, resume):
         if self.acc.is_main_process: (self.out/'history.jsonl').unlink(missing_ok=True)
         return
     self.net.load_state_dict(state['g']); self.ema.net.load_state_dict(state['ema']); self.opt.load_state_dict(state['opt'])
-    torch.set_rng_state(state['rng']); self.k,self.seconds = state['step'],state['seconds']
+    torch.set_rng_state(state['rng']); self.k,self.seconds,self.sums = state['step'],state['seconds'],{n:v.to(self.acc.device) for n,v in state['sums'].items()}
     for what,now in (('threads',torch.get_num_threads()),('torch',str(torch.__version__))):
         if state[what]!=now: warnings.warn(f'resumed with {what} {now}, begun with {state[what]}: results agree, but not to the last bit')
     lines = (self.out/'history.jsonl').read_text().splitlines()[:state['lines']]
