@@ -15,7 +15,7 @@ from .metrics import Protocol
 # %% auto #0
 __all__ = ['LAYOUTS', 'ImageSet', 'dihedral', 'Patches', 'Feed', 'locate', 'mnist_files', 'mnist', 'split_by_identity', 'named']
 
-# %% ../nbs/04_data.ipynb #8e4ef08b
+# %% ../nbs/04_data.ipynb #d8a5e5a1
 class ImageSet:
     "HR images of a folder or list, each uint8 (C,H,W); bad files are named in `skipped` and replaced by the next good one"
     def __init__(self,
@@ -33,6 +33,7 @@ class ImageSet:
     def __len__(self): return len(self.items)
 
     def __getitem__(self, i:int)->Tensor:
+        if not 0<=i<len(self): raise IndexError(i)
         for j in range(i, i+len(self)):
             u = self._get(j%len(self))
             if u is not None: return u
@@ -46,8 +47,7 @@ class ImageSet:
             self.skipped[i] = str(e); warnings.warn(f'skipped {e}', stacklevel=4)
             return None
         with self._lock:
-            self.memory -= u.numel()
-            if self.memory>=0: self._kept[i] = u
+            if u.numel()<=self.memory: self._kept[i] = u; self.memory -= u.numel()
         return u
 
     def _decode(self, item):
@@ -98,7 +98,7 @@ class Patches:
             if j not in self._too_small: self._too_small.add(j); warnings.warn(f'skipped {self.images.items[j%len(self.images)]}: {u.shape[2]}x{u.shape[1]} px is smaller than a patch of {self.size}', stacklevel=4)
         raise SisrError(f'no image is as large as a patch of {self.size} px: choose a smaller patch')
 
-# %% ../nbs/04_data.ipynb #d92f3b5d
+# %% ../nbs/04_data.ipynb #9fe16308
 class Feed:
     "Batches start, start+1, ... of `patches` on `device`, prepared ahead by a thread; `waited` seconds so far"
     def __init__(self,
@@ -114,9 +114,8 @@ class Feed:
 
     def _work(self, k, step):
         while not self._stop.is_set():
-            try: u = self.patches[k]
+            try: u = self.patches[k].pin_memory() if self.device.type=='cuda' else self.patches[k]
             except Exception as e: u = e                           # told to whoever waits
-            if isinstance(u,Tensor) and self.device.type=='cuda': u = u.pin_memory()
             while not self._stop.is_set():
                 try: self._q.put(u, timeout=.2); break
                 except queue.Full: pass
@@ -128,7 +127,7 @@ class Feed:
         t = time.perf_counter()
         u = self._q.get()
         self.waited += time.perf_counter()-t
-        if isinstance(u,Exception): raise u
+        if isinstance(u,Exception): self._q.put(u); raise u         # and to whoever asks again
         return u.to(self.device, non_blocking=True)
     def close(self): self._stop.set(); self._thread.join(2)
 
@@ -184,7 +183,7 @@ def split_by_identity(files,            # paths
     parts = [f for f in files if draw(f)>=val],[f for f in files if draw(f)<val]
     return parts
 
-# %% ../nbs/04_data.ipynb #3f32f8d4
+# %% ../nbs/04_data.ipynb #616e3bf3
 def _table(folder, stem):
     "First column -> second of CelebA's list files, .txt or .csv, beside the images or one or two folders up"
     for d in (folder, folder.parent, folder.parent/'Anno', folder.parent/'Eval', folder.parent.parent, folder.parent.parent/'Anno', folder.parent.parent/'Eval'):
@@ -196,13 +195,14 @@ def named(name:str,           # 'celeba', 'flickr8k', 'flickr30k', 'ffhq', 'mnis
           split:str='train',  # 'train', 'val', or 'all'
           **kw                # for `ImageSet`
          )->ImageSet:
-    "A dataset of the report by name; faces are cut by `faces128` and split by person"
+    "A dataset of the report by name; CelebA is cut by `faces128` and split by its lists, else by person"
+    if split not in ('train','val','all'): raise SisrError(f'split {split!r}: train, val or all is wanted')
     folder = locate(name, root)
     if name=='mnist':
         parts = [mnist(folder,s) for s in (('train','val') if split=='all' else (split,))]
         return ImageSet([torch.from_numpy(d.copy())[None] for p in parts for d in p], gray=True, **kw)
     files,official,people = image_files(folder),_table(folder,'list_eval_partition'),_table(folder,'identity_CelebA')
-    if split!='all' and name=='celeba' and official: files = [f for f in files if (official.get(f.name)=='0')==(split=='train')]
+    if split!='all' and name=='celeba' and official: files = [f for f in files if official.get(f.name)==dict(train='0',val='1')[split]]   # '2' is the official test set
     elif split!='all': files = split_by_identity(files, identity=(lambda f: people.get(f.name,f.name)) if people else None)[split!='train']
     faces = dict(protocol=Protocol.named('faces128')) if name=='celeba' else {}
     return ImageSet(files, **{**faces, **kw})

@@ -85,16 +85,17 @@ def pinv(lr:Tensor,  # (N,C,h,w) float
     if s==1: return lr.float()
     with torch.autocast(lr.device.type, enabled=False): return _pinv1d(_pinv1d(y,s).mT, s).mT.float()
 
-# %% ../nbs/01_resize.ipynb #b473fa74
+# %% ../nbs/01_resize.ipynb #69981904
 def consistent(sr:Tensor,         # (N,C,h*s,w*s) float, any guess
                lr:Tensor,         # (N,C,h,w) float, what it must explain
-               tile:int|None=None # LR pixels to a side; None: all at once. The result is the same
+               tile:int|None=None # LR pixels to a side; None or 0: all at once. The result is the same
               )->Tensor:          # (N,C,h*s,w*s) float32, not clamped: A(result) = lr
     "The nearest image to `sr` that explains `lr`: sr + A+(lr - A sr)"
     s = sr.shape[-1]//lr.shape[-1]
     if sr.shape[:2]!=lr.shape[:2] or tuple(sr.shape[-2:])!=tuple(n*s for n in lr.shape[-2:]):
         raise SisrError(f'{tuple(sr.shape)} is not a whole multiple of {tuple(lr.shape)}')
-    if tile is None: return sr.float() + pinv(lr - downscale(sr,s), s)
+    if not tile: return sr.float() + pinv(lr - downscale(sr,s), s)
+    if tile<1: raise SisrError(f'tile {tile}: 1 LR pixel or more is wanted')
     out = torch.empty(sr.shape, device=sr.device)
     for inner,outer,cut in tiles(lr.shape[-2], lr.shape[-1], tile, RADIUS+4):
         out[at_scale(inner,s)] = consistent(sr[at_scale(outer,s)], lr[outer])[at_scale(cut,s)]

@@ -19,7 +19,8 @@ from .data import Feed
 from .generators import plain_state, save_model
 
 # %% auto #0
-__all__ = ['LOSSES', 'Stage', 'EMA', 'interactive', 'Progress', 'save_checkpoint', 'load_checkpoint', 'Trainer', 'stoppable']
+__all__ = ['LOSSES', 'Stage', 'EMA', 'Tally', 'interactive', 'Progress', 'save_checkpoint', 'load_checkpoint', 'Trainer',
+           'stoppable']
 
 # %% ../nbs/12_trainer.ipynb #33916fca
 @dataclass(frozen=True)
@@ -57,6 +58,30 @@ class EMA:
 # %% ../nbs/12_trainer.ipynb #4e93d53d
 LOSSES = dict(l1=F.l1_loss, mse=F.mse_loss) # (sr, hr) -> scalar
 
+# %% ../nbs/12_trainer.ipynb #ae6e557c
+class Tally:
+    "Sums of losses since the last reading, and the first step at which each was no number; kept on the device"
+    def __init__(self): self.sums,self.first,self.n = {},{},0
+
+    def add(self,
+            losses:dict, # name -> scalar tensor
+            k:int):      # the step
+        for name,v in losses.items():
+            at = torch.where(v.isfinite(), torch.inf, float(k))
+            self.sums[name] = self.sums.get(name,0.)+v.detach()
+            self.first[name] = torch.minimum(self.first.get(name,at), at)
+        self.n += 1
+
+    def check(self):
+        "`SisrError` that names the loss which broke first, if one did"
+        at,name = min(((v.item(),n) for n,v in self.first.items()), default=(torch.inf,''))
+        if at<torch.inf: raise SisrError(f'loss {name} was no number (NaN or infinite) at step {int(at)+1}: resume from the last checkpoint with a lower rate')
+
+    def means(self)->dict:
+        "name -> mean since the last reading"
+        self.check()
+        return {name: round(v.item()/self.n, 6) for name,v in self.sums.items()}
+
 # %% ../nbs/12_trainer.ipynb #58b2e46a
 def interactive()->bool:
     "Is somebody watching: a notebook or a terminal?"
@@ -75,7 +100,7 @@ class Progress:
         if self.bar: self.bar.comment = text
         elif self.show: print(text, file=sys.stderr, flush=True)
 
-# %% ../nbs/12_trainer.ipynb #970cc8b5
+# %% ../nbs/12_trainer.ipynb #12aba9c4
 def save_checkpoint(state:dict, out:Path, step:int, keep:int=2):
     "Write `state` to out/checkpoint-STEP.pt, whole or not at all, and drop all but the last `keep`"
     path = out/f'checkpoint-{step:08d}.pt'
@@ -89,12 +114,16 @@ def save_checkpoint(state:dict, out:Path, step:int, keep:int=2):
     for old in sorted(out.glob('checkpoint-*.pt'))[:-keep]: old.unlink()
 
 def load_checkpoint(out:Path)->dict|None:
-    "The newest checkpoint that can be read, or None; only tensors and plain values are loaded, no code"
-    for path in sorted(Path(out).glob('checkpoint-*.pt'), reverse=True):
+    "The newest checkpoint that can be read, None if there is none; only tensors and plain values are loaded, no code"
+    paths = sorted(Path(out).glob('checkpoint-*.pt'), reverse=True)
+    for path in paths:
         try: return torch.load(path, map_location='cpu', weights_only=True)
-        except Exception as e: warnings.warn(f'{path.name} is damaged and passed over ({type(e).__name__})')
+        except Exception as e:
+            warnings.warn(f'{path.name} is damaged and passed over ({type(e).__name__})')
+            os.replace(path, path.with_suffix('.damaged'))
+    if paths: raise SisrError(f'{out}: none of its {len(paths)} checkpoints can be read: begin again in another folder')
 
-# %% ../nbs/12_trainer.ipynb #f0e5d9ff
+# %% ../nbs/12_trainer.ipynb #2c4486c5
 class Trainer:
     "Train a generator by stages; a run lives in the folder `out` and can be stopped and resumed"
     def __init__(self,
@@ -108,6 +137,7 @@ class Trainer:
                  save:int=500,             # steps between checkpoints and validations
                  precision:str|None=None,  # 'no', 'bf16', 'fp16'; None: bf16 on CUDA, else 'no'
                  seed:int=0,               # of whatever is random beside the data
+                 recipe:dict|None=None,    # settings that a resumed run must share
                  show:bool=True):          # progress?
         from accelerate import Accelerator
         self.acc = Accelerator(mixed_precision=precision or ('bf16' if torch.cuda.is_available() else 'no'))
@@ -118,7 +148,7 @@ class Trainer:
         self.g,self.opt = self.acc.prepare(self.net, self.opt)
         self.patches,self.degrade,self.out,self.val = patches,degrade,Path(out),val
         self.log,self.save,self.show = log,save,show and self.acc.is_main_process
-        self.k,self.seconds,self.history,self.sums = 0,0.,[],{}              # steps and seconds done; lines; losses since the last line
+        self.k,self.seconds,self.history,self.tally,self.recipe = 0,0.,[],Tally(),recipe or {}
 
     def step(self, hr:Tensor, stage:Stage, rate:float)->dict:
         "One step on a batch of HR patches, uint8 (N,C,H,W); returns the losses by name, still on the device"
@@ -144,7 +174,7 @@ def stoppable():
     finally:
         for s,h in old.items(): signal.signal(s, h)
 
-# %% ../nbs/12_trainer.ipynb #1fcb1c4e
+# %% ../nbs/12_trainer.ipynb #e1c9651b
 @patch
 def fit(self:Trainer, stages, resume:bool=False)->list:
     "Run `stages`, a list of `Stage`; with `resume` go on where the folder's checkpoint ends. Returns the history"
@@ -158,7 +188,7 @@ def fit(self:Trainer, stages, resume:bool=False)->list:
             while self.k<total:
                 stage,k = _stage_at(stages, self.k)
                 rate = stage.rate_at(k)
-                for name,v in self.step(next(feed), stage, rate).items(): self.sums[name] = self.sums.get(name,0.)+v.detach()
+                self.tally.add(self.step(next(feed), stage, rate), self.k)
                 self.k += 1; bar.at(self.k); self.seconds = time.perf_counter()-start
                 if self.k%self.log==0 or self.k==total: self._note(stage, rate, feed, bar, total)
                 if self.k%self.save==0 or self.k==total: self._keep(bar)
@@ -173,19 +203,14 @@ def _stage_at(stages, k):
         if k<s.steps: return s,k
         k -= s.steps
 
-# %% ../nbs/12_trainer.ipynb #e30f8326
+# %% ../nbs/12_trainer.ipynb #2b083024
 @patch
 def _note(self:Trainer, stage, rate, feed, bar, total):
     "A line of the history, each loss the mean since the last; one that is no number stops the run and is named"
     row = dict(step=self.k, stage=stage.name, rate=rate, seconds=round(self.seconds,2), waited=round(feed.waited,2))
-    n = self.k-next((h['step'] for h in reversed(self.history) if 'stage' in h), 0)
-    for name,v in self.sums.items():
-        row[name] = round(v.item()/n, 6)
-        if row[name]!=row[name] or abs(row[name])==float('inf'):
-            raise SisrError(f'loss {name} became {row[name]} before step {self.k}: resume from the checkpoint with a lower rate (now {rate:.1e})')
-    self._write(row)
-    bar.say(f'step {self.k}/{total} ' + ' '.join(f'{n} {row[n]:.4f}' for n in self.sums) + f', {self.k/max(self.seconds,1e-9):.2f} steps/s')
-    self.sums = {}
+    losses = self.tally.means(); self.tally = Tally()
+    self._write({**row, **losses})
+    bar.say(f'step {self.k}/{total} ' + ' '.join(f'{n} {v:.4f}' for n,v in losses.items()) + f', {self.k/max(self.seconds,1e-9):.2f} steps/s')
 
 # %% ../nbs/12_trainer.ipynb #9fbc6c4e
 @patch
@@ -201,23 +226,25 @@ def validate(self:Trainer)->dict:
     up = lambda lr: consistent(self.ema.net(lr), lr)
     return evaluate(up, self.val, device=self.acc.device)['mean']
 
-# %% ../nbs/12_trainer.ipynb #bcebb86f
+# %% ../nbs/12_trainer.ipynb #d2447e50
 @patch
 def _keep(self:Trainer, bar):
+    self.tally.check()
     if self.val is not None and self.acc.is_main_process:
         row = dict(step=self.k, **self.validate())
         self._write(row); bar.say(f'step {self.k}: ' + ' '.join(f'{n} {v:.3f}' for n,v in row.items() if n!='step'))
     self.checkpoint()
 
-# %% ../nbs/12_trainer.ipynb #96f0ac53
+# %% ../nbs/12_trainer.ipynb #fabfd586
 @patch
 def checkpoint(self:Trainer):
     "Write down everything this run is"
+    self.tally.check()                                             # a broken network is not worth keeping
     if not self.acc.is_main_process: return
     save_checkpoint(dict(step=self.k, seconds=self.seconds, g=self.net.state_dict(), ema=self.ema.net.state_dict(), opt=self.opt.state_dict(),
-                         lines=len(self.history), sums=self.sums, rng=torch.get_rng_state(), threads=torch.get_num_threads(), torch=str(torch.__version__)), self.out, self.k)
+                         lines=len(self.history), sums=self.tally.sums, summed=self.tally.n, recipe=self.recipe, rng=torch.get_rng_state(), threads=torch.get_num_threads(), torch=str(torch.__version__)), self.out, self.k)
 
-# %% ../nbs/12_trainer.ipynb #b69e2100
+# %% ../nbs/12_trainer.ipynb #0d6fc940
 @patch
 def _begin(self:Trainer, resume):
     "An empty folder, or the state it holds"
@@ -228,13 +255,22 @@ def _begin(self:Trainer, resume):
     if not state:
         if self.acc.is_main_process: (self.out/'history.jsonl').unlink(missing_ok=True)
         return
+    self._same(state['recipe'])
     self.net.load_state_dict(state['g']); self.ema.net.load_state_dict(state['ema']); self.opt.load_state_dict(state['opt'])
-    torch.set_rng_state(state['rng']); self.k,self.seconds,self.sums = state['step'],state['seconds'],{n:v.to(self.acc.device) for n,v in state['sums'].items()}
+    torch.set_rng_state(state['rng']); self.k,self.seconds,self.tally.n = state['step'],state['seconds'],state['summed']
+    self.tally.sums = {n:v.to(self.acc.device) for n,v in state['sums'].items()}
     for what,now in (('threads',torch.get_num_threads()),('torch',str(torch.__version__))):
         if state[what]!=now: warnings.warn(f'resumed with {what} {now}, begun with {state[what]}: results agree, but not to the last bit')
     lines = (self.out/'history.jsonl').read_text().splitlines()[:state['lines']]
     self.history = [json.loads(l) for l in lines]
     if self.acc.is_main_process: (self.out/'history.jsonl').write_text(''.join(l+'\n' for l in lines))
+
+# %% ../nbs/12_trainer.ipynb #efec5fca
+@patch
+def _same(self:Trainer, then:dict):
+    "A run is resumed with the settings it was begun with"
+    for k in then.keys()|self.recipe.keys():
+        if then.get(k)!=self.recipe.get(k): raise SisrError(f'{self.out} was begun with {k}={then.get(k)}, now it is {self.recipe.get(k)}: resume with the same settings, or choose another folder')
 
 # %% ../nbs/12_trainer.ipynb #24158a09
 @patch
