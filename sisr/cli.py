@@ -13,8 +13,8 @@ from pathlib import Path
 # %% auto #0
 __all__ = ['COMMANDS', 'FORMATS', 'MODEL', 'SCALE', 'DEVICE', 'Usage', 'near', 'Parser', 'opt', 'command', 'parser', 'overview',
            'say', 'reason', 'tell', 'run', 'main', 'attempt', 'targets', 'names_file', 'collect', 'plan', 'as_usage',
-           'upscaler', 'line', 'meter', 'tiles_in', 'whole', 'whole_number', 'upscale_files', 'setting', 'train_recipe',
-           'table', 'subject', 'evaluate_model', 'centre', 'make_sheet', 'list_models']
+           'upscaler', 'line', 'meter', 'tiles_in', 'whole', 'whole_number', 'upscale_files', 'setting', 'warned',
+           'train_recipe', 'table', 'subject', 'evaluate_model', 'centre', 'make_sheet', 'list_models']
 
 # %% ../nbs/15_cli.ipynb #e375e384
 class Usage(Exception):
@@ -287,7 +287,20 @@ def setting(text:str)->tuple:
     return key,value
 setting.__name__ = 'key=value'                                    # argparse: invalid key=value value: 'steps'
 
-# %% ../nbs/15_cli.ipynb #a6f87e0c
+# %% ../nbs/15_cli.ipynb #6d75eff9
+@contextmanager
+def warned():
+    "Each warning of the block as one line on stderr, once; yields the list of them"
+    import warnings
+    heard = []
+    def show(message, category, *rest):
+        if not issubclass(category, UserWarning) or str(message) in heard: return
+        heard.append(str(message)); say(message)
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield heard
+
+# %% ../nbs/15_cli.ipynb #627222a5
 @command('train',
     opt('--recipe', required=True, metavar='NAME', help='a named training, such as photos-x4; a wrong name lists them'),
     opt('--data', nargs='+', metavar='FOLDER', help='images to learn from'),
@@ -305,8 +318,8 @@ def train_recipe(args)->int:
     from sisr.upscaler import find_network
     with as_usage(): change(recipe(args.recipe), **dict(args.set)); args.init and find_network(args.init)
     data = args.data[0] if len(args.data)==1 else args.data
-    print(train(args.recipe, data, args.out, quick=args.quick, resume=args.resume, init=args.init, **dict(args.set)))
-    return 0
+    with warned() as heard: print(train(args.recipe, data, args.out, quick=args.quick, resume=args.resume, init=args.init, **dict(args.set)))
+    return int(any(w.startswith('skipped') for w in heard))       # done, but something in the input was bad
 
 # %% ../nbs/15_cli.ipynb #031e47f4
 def table(rows:list # of equally many cells
@@ -327,7 +340,7 @@ def subject(args):
     up = upscaler(args)
     return lambda lr,protocol: up.tensor(lr), up.scale, {**up.net.info, 'name':Path(name).stem, 'arch':up.net.arch}
 
-# %% ../nbs/15_cli.ipynb #99c0d3bd
+# %% ../nbs/15_cli.ipynb #6cb4d94f
 @command('evaluate',
     opt('--model', metavar='NAME|FILE', help='as in `sisr models`, a .safetensors file, bicubic or pinv (default: photos-x4)'),
     opt('--data', required=True, metavar='FOLDER', help='HR images'), SCALE, DEVICE,
@@ -336,7 +349,8 @@ def subject(args):
 def evaluate_model(args)->int:
     "measure a network on a folder of HR images"
     from sisr.metrics import Protocol, evaluate
-    if args.json: Path(args.json).absolute().parent.mkdir(parents=True, exist_ok=True)     # know it before the work, not after
+    if args.json and Path(args.json).is_dir(): raise Usage(f'--json {args.json} is a folder: give a file')   # known before the work, not after
+    if args.json: Path(args.json).absolute().parent.mkdir(parents=True, exist_ok=True)
     f,scale,model = subject(args)
     with as_usage(): protocol = Protocol.of(args.protocol or model.get('protocol') or 'standard')
     if model.get('arch', {}).get('channels')==1: protocol = replace(protocol, channels=1)
