@@ -39,7 +39,7 @@ def through(net,        # .channels is 1 or 3
     if c==1: return net(x.flatten(0,1)[:,None]).unflatten(0, x.shape[:2]).squeeze(2)
     return net(x.expand(-1,c,-1,-1)).mean(1, keepdim=True)
 
-# %% ../nbs/14_upscaler.ipynb #1f1151cb
+# %% ../nbs/14_upscaler.ipynb #82a46ea6
 class Tiled:
     "A network on tensors of any size, by tiles"
     def __init__(self, net,               # a network of `sisr.generators`
@@ -57,7 +57,7 @@ class Tiled:
 
     def pieces(self, h:int, w:int)->list:
         "The tiles of an h x w image: what to keep, to read, and where the one lies in the other"
-        side = 1536//self.scale                                    # less than a gigabyte, on the CPU
+        side = 1536//self.scale                                    # takes about a gigabyte
         tile = self.tile if self.tile is not None else side if h*w>1.5*side**2 else 0
         return list(tiles(h, w, tile or max(h,w), self.overlap))
 
