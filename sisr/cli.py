@@ -287,16 +287,17 @@ def setting(text:str)->tuple:
     return key,value
 setting.__name__ = 'key=value'                                    # argparse: invalid key=value value: 'steps'
 
-# %% ../nbs/15_cli.ipynb #6d75eff9
+# %% ../nbs/15_cli.ipynb #016678c6
 @contextmanager
 def warned():
     "Each warning of the block as one line on stderr, once; yields the list of them"
     import warnings
+    from sisr.images import SisrWarning
     heard = []
     def show(message, category, *rest):
-        if not issubclass(category, UserWarning) or str(message) in heard: return
-        heard.append(str(message)); say(message)
+        if issubclass(category, SisrWarning) and str(message) not in heard: heard.append(str(message)); say(message)
     with warnings.catch_warnings():
+        warnings.simplefilter('always', SisrWarning)
         warnings.showwarning = show
         yield heard
 

@@ -16,13 +16,16 @@ from torch import Tensor
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 # %% auto #0
-__all__ = ['IMAGE_SUFFIXES', 'SisrError', 'image_files', 'samples', 'sample', 'open_image', 'to_uint8', 'from_uint8', 'quantize',
-           'Picture', 'to_pil', 'fill_hidden', 'to_tensor', 'save_image', 'on_white', 'luma', 'screen', 'panels',
-           'in_notebook', 'figure_bytes', 'show']
+__all__ = ['IMAGE_SUFFIXES', 'SisrError', 'SisrWarning', 'image_files', 'samples', 'sample', 'open_image', 'to_uint8',
+           'from_uint8', 'quantize', 'Picture', 'to_pil', 'fill_hidden', 'to_tensor', 'save_image', 'on_white', 'luma',
+           'screen', 'panels', 'in_notebook', 'figure_bytes', 'show']
 
-# %% ../nbs/00_images.ipynb #b0816454
+# %% ../nbs/00_images.ipynb #5d07f248
 class SisrError(Exception):
     "Something the user gave is wrong: one clear line, what it is and how to mend it"
+
+class SisrWarning(UserWarning):
+    "Something was left out or done differently: one clear line"
 
 # %% ../nbs/00_images.ipynb #f016a374
 IMAGE_SUFFIXES = ('.png','.jpg','.jpeg','.webp','.bmp','.tif','.tiff','.gif','.ppm','.pgm','.jp2','.avif')

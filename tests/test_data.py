@@ -59,3 +59,14 @@ def test_faces_by_identity(data):
 def test_mnist(data):
     s = named('mnist', data)
     assert len(s)==5000 and s[0].shape==(1,28,28) and len(named('mnist', data, 'val'))==1000
+
+def test_a_bad_file_among_good_ones_is_one_line_and_status_1(tmp_path, capfd):
+    import shutil
+    from sisr.cli import main
+    (tmp_path/'data').mkdir()
+    for f in samples()[:3]: shutil.copy(f, tmp_path/'data')
+    (tmp_path/'data'/'aaa.jpg').write_text('no image')
+    assert main(f'train --recipe photos-x4 --data {tmp_path}/data {tmp_path}/data --out {tmp_path}/run --quick --set steps=2 batch=8 patch=32 width=8 blocks=1'.split())==1
+    said = capfd.readouterr().err
+    assert said.count('aaa.jpg')==1 and 'Warning' not in said and 'Traceback' not in said
+    assert (tmp_path/'run'/'model.safetensors').exists()
