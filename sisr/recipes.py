@@ -58,14 +58,14 @@ def recipe(name:str # a key of RECIPES
     near = difflib.get_close_matches(name, RECIPES, cutoff=.4) or list(RECIPES)
     raise SisrError(f'no recipe is called {name}: did you mean {" or ".join(near)}?')
 
-# %% ../nbs/13_recipes.ipynb #be112b3f
+# %% ../nbs/13_recipes.ipynb #e83a87b5
 def _steps(stages, n):
     "Stages stretched or shrunk to `n` steps in all"
     total = sum(s.steps for s in stages)
     return tuple(replace(s, steps=max(1, round(s.steps*n/total)) if n>0 else n) for s in stages)
 
 def miniature(r:Recipe,     # a full recipe
-              steps:int=300 # in all
+              steps:int=1200 # in all
              )->Recipe:
     "The same training in about two minutes on two CPU cores"
     stages = tuple(replace(s, rate=1e-3) for s in _steps(r.stages, steps))
