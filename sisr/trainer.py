@@ -123,7 +123,7 @@ def load_checkpoint(out:Path)->dict|None:
             os.replace(path, path.with_suffix('.damaged'))
     if paths: raise SisrError(f'{out}: none of its {len(paths)} checkpoints can be read: begin again in another folder')
 
-# %% ../nbs/12_trainer.ipynb #2c4486c5
+# %% ../nbs/12_trainer.ipynb #816af674
 class Trainer:
     "Train a generator by stages; a run lives in the folder `out` and can be stopped and resumed"
     def __init__(self,
@@ -148,7 +148,8 @@ class Trainer:
         self.g,self.opt = self.acc.prepare(self.net, self.opt)
         self.patches,self.degrade,self.out,self.val = patches,degrade,Path(out),val
         self.log,self.save,self.show = log,save,show and self.acc.is_main_process
-        self.k,self.seconds,self.history,self.tally,self.recipe = 0,0.,[],Tally(),recipe or {}
+        self.k,self.seconds,self.waited = 0,0.,0.                  # steps done, seconds they took, of these seconds without data
+        self.history,self.tally,self.recipe = [],Tally(),recipe or {}
 
     def step(self, hr:Tensor, stage:Stage, rate:float)->dict:
         "One step on a batch of HR patches, uint8 (N,C,H,W); returns the losses by name, still on the device"
@@ -174,23 +175,25 @@ def stoppable():
     finally:
         for s,h in old.items(): signal.signal(s, h)
 
-# %% ../nbs/12_trainer.ipynb #e1c9651b
+# %% ../nbs/12_trainer.ipynb #e57555fe
 @patch
 def fit(self:Trainer, stages, resume:bool=False)->list:
     "Run `stages`, a list of `Stage`; with `resume` go on where the folder's checkpoint ends. Returns the history"
     stages = [stages] if isinstance(stages,Stage) else list(stages)
     total = sum(s.steps for s in stages)
     self._begin(resume)
-    feed = Feed(self.patches, self.k*self.acc.num_processes+self.acc.process_index, self.acc.num_processes, self.acc.device)
-    bar,start = Progress(self.k, total, self.show),time.perf_counter()-self.seconds
+    share = self.acc.num_processes
+    feed = Feed(self.patches, self.k*share+self.acc.process_index, share, self.acc.device)
+    bar,start,waited = Progress(self.k, total, self.show),time.perf_counter()-self.seconds,self.waited
     try:
         with stoppable() as asked:
             while self.k<total:
                 stage,k = _stage_at(stages, self.k)
                 rate = stage.rate_at(k)
                 self.tally.add(self.step(next(feed), stage, rate), self.k)
-                self.k += 1; bar.at(self.k); self.seconds = time.perf_counter()-start
-                if self.k%self.log==0 or self.k==total: self._note(stage, rate, feed, bar, total)
+                self.k += 1; bar.at(self.k)
+                self.seconds,self.waited = time.perf_counter()-start,waited+feed.waited
+                if self.k%self.log==0 or self.k==total: self._note(stage, rate, bar, total)
                 if self.k%self.save==0 or self.k==total: self._keep(bar)
                 if asked(): self.checkpoint(); raise KeyboardInterrupt(f'stopped after step {self.k}, which is saved: resume to go on')
     finally: feed.close()
@@ -203,11 +206,11 @@ def _stage_at(stages, k):
         if k<s.steps: return s,k
         k -= s.steps
 
-# %% ../nbs/12_trainer.ipynb #2b083024
+# %% ../nbs/12_trainer.ipynb #01dd8d48
 @patch
-def _note(self:Trainer, stage, rate, feed, bar, total):
+def _note(self:Trainer, stage, rate, bar, total):
     "A line of the history, each loss the mean since the last; one that is no number stops the run and is named"
-    row = dict(step=self.k, stage=stage.name, rate=rate, seconds=round(self.seconds,2), waited=round(feed.waited,2))
+    row = dict(step=self.k, stage=stage.name, rate=rate, seconds=round(self.seconds,2), waited=round(self.waited,2))
     losses = self.tally.means(); self.tally = Tally()
     self._write({**row, **losses})
     bar.say(f'step {self.k}/{total} ' + ' '.join(f'{n} {v:.4f}' for n,v in losses.items()) + f', {self.k/max(self.seconds,1e-9):.2f} steps/s')
@@ -235,35 +238,51 @@ def _keep(self:Trainer, bar):
         self._write(row); bar.say(f'step {self.k}: ' + ' '.join(f'{n} {v:.3f}' for n,v in row.items() if n!='step'))
     self.checkpoint()
 
-# %% ../nbs/12_trainer.ipynb #fabfd586
+# %% ../nbs/12_trainer.ipynb #d48fc887
+@patch
+def state_dict(self:Trainer)->dict:
+    "Everything this run is: a run that loads it goes on to the same bits"
+    return dict(step=self.k, seconds=self.seconds, waited=self.waited, lines=len(self.history), recipe=self.recipe,
+                g=self.net.state_dict(), ema=self.ema.net.state_dict(), opt=self.opt.state_dict(),
+                scaler=self.acc.scaler.state_dict() if self.acc.scaler else {},
+                sums=self.tally.sums, summed=self.tally.n,
+                rng=torch.get_rng_state(), cuda_rng=torch.cuda.get_rng_state_all(),
+                threads=torch.get_num_threads(), torch=str(torch.__version__))
+
+# %% ../nbs/12_trainer.ipynb #f91ea5a5
+@patch
+def load_state_dict(self:Trainer, state:dict):
+    "Become the run that `state` tells of; `SisrError` if its settings were others"
+    self._same(state['recipe'])
+    for part,what in ((self.net,'g'), (self.ema.net,'ema'), (self.opt,'opt')): part.load_state_dict(state[what])
+    if self.acc.scaler and state['scaler']: self.acc.scaler.load_state_dict(state['scaler'])
+    self.k,self.seconds,self.waited,self.tally.n = (state[k] for k in ('step','seconds','waited','summed'))
+    self.tally.sums = {n: v.to(self.acc.device) for n,v in state['sums'].items()}
+    torch.set_rng_state(state['rng'])
+    if len(state['cuda_rng'])==torch.cuda.device_count(): torch.cuda.set_rng_state_all(state['cuda_rng'])
+    for what,now in (('threads',torch.get_num_threads()), ('torch',str(torch.__version__))):
+        if state[what]!=now: warnings.warn(f'resumed with {what} {now}, begun with {state[what]}: results agree, but not to the last bit', SisrWarning)
+
+# %% ../nbs/12_trainer.ipynb #40844af0
 @patch
 def checkpoint(self:Trainer):
-    "Write down everything this run is"
+    "Write the state into the run's folder"
     self.tally.check()                                             # a broken network is not worth keeping
-    if not self.acc.is_main_process: return
-    save_checkpoint(dict(step=self.k, seconds=self.seconds, g=self.net.state_dict(), ema=self.ema.net.state_dict(), opt=self.opt.state_dict(),
-                         lines=len(self.history), sums=self.tally.sums, summed=self.tally.n, recipe=self.recipe, rng=torch.get_rng_state(), threads=torch.get_num_threads(), torch=str(torch.__version__)), self.out, self.k)
+    if self.acc.is_main_process: save_checkpoint(self.state_dict(), self.out, self.k)
 
-# %% ../nbs/12_trainer.ipynb #4d5307b2
+# %% ../nbs/12_trainer.ipynb #ed8338ab
 @patch
 def _begin(self:Trainer, resume):
-    "An empty folder, or the state it holds"
+    "An empty folder, or the state it holds; the history is cut back to the checkpoint"
     self.out.mkdir(parents=True, exist_ok=True)
-    state = load_checkpoint(self.out)
+    state,book = load_checkpoint(self.out),self.out/'history.jsonl'
     if state and not resume: raise SisrError(f'{self.out} holds a run of {state["step"]} steps: resume it, or choose another folder')
     self.acc.wait_for_everyone()                                   # all have looked before one writes
-    if not state:
-        if self.acc.is_main_process: (self.out/'history.jsonl').unlink(missing_ok=True)
-        return
-    self._same(state['recipe'])
-    self.net.load_state_dict(state['g']); self.ema.net.load_state_dict(state['ema']); self.opt.load_state_dict(state['opt'])
-    torch.set_rng_state(state['rng']); self.k,self.seconds,self.tally.n = state['step'],state['seconds'],state['summed']
-    self.tally.sums = {n:v.to(self.acc.device) for n,v in state['sums'].items()}
-    for what,now in (('threads',torch.get_num_threads()),('torch',str(torch.__version__))):
-        if state[what]!=now: warnings.warn(f'resumed with {what} {now}, begun with {state[what]}: results agree, but not to the last bit', SisrWarning)
-    lines = (self.out/'history.jsonl').read_text().splitlines()[:state['lines']]
+    if state: self.load_state_dict(state)
+    lines = book.read_text().splitlines()[:state['lines']] if state else []
     self.history = [json.loads(l) for l in lines]
-    if self.acc.is_main_process: (self.out/'history.jsonl').write_text(''.join(l+'\n' for l in lines))
+    self.acc.wait_for_everyone()                                   # all have read before one writes
+    if self.acc.is_main_process: book.write_text(''.join(l+'\n' for l in lines))
 
 # %% ../nbs/12_trainer.ipynb #efec5fca
 @patch
