@@ -23,11 +23,12 @@ def conv(ni:int,         # channels in
     c = nn.Conv2d(ni, no, k, stride, k//2, bias=bias)
     return spectral_norm(c) if sn else c
 
-# %% ../nbs/05_blocks.ipynb #8429d561
+# %% ../nbs/05_blocks.ipynb #8e80b0d5
 def activation(faithful:bool # SRGAN's PReLU, one learnt slope; else LeakyReLU(0.1), in place
               )->nn.Module:
     return nn.PReLU() if faithful else nn.LeakyReLU(.1, inplace=True)
 
+# %% ../nbs/05_blocks.ipynb #2bf7cec4
 class ResBlock(nn.Module):
     "Residual block of SRGAN (BN, PReLU), or the lean one of EDSR (neither BN nor a slope to learn)"
     def __init__(self,

@@ -58,7 +58,7 @@ class EMA:
 # %% ../nbs/12_trainer.ipynb #4e93d53d
 LOSSES = dict(l1=F.l1_loss, mse=F.mse_loss) # (sr, hr) -> scalar
 
-# %% ../nbs/12_trainer.ipynb #ae6e557c
+# %% ../nbs/12_trainer.ipynb #06bd5f5b
 class Tally:
     "Sums of losses since the last reading, and the first step at which each was no number; kept on the device"
     def __init__(self): self.sums,self.first,self.n = {},{},0
@@ -75,7 +75,8 @@ class Tally:
     def check(self):
         "`SisrError` that names the loss which broke first, if one did"
         at,name = min(((v.item(),n) for n,v in self.first.items()), default=(torch.inf,''))
-        if at<torch.inf: raise SisrError(f'loss {name} was no number (NaN or infinite) at step {int(at)+1}: resume from the last checkpoint with a lower rate')
+        if at==torch.inf: return
+        raise SisrError(f'loss {name} was no number (NaN or infinite) at step {int(at)+1}: resume from the last checkpoint with a lower rate')
 
     def means(self)->dict:
         "name -> mean since the last reading"
@@ -100,7 +101,7 @@ class Progress:
         if self.bar: self.bar.comment = text
         elif self.show: print(text, file=sys.stderr, flush=True)
 
-# %% ../nbs/12_trainer.ipynb #858fae4f
+# %% ../nbs/12_trainer.ipynb #d41e1663
 def save_checkpoint(state:dict, out:Path, step:int, keep:int=2):
     "Write `state` to out/checkpoint-STEP.pt, whole or not at all, and drop all but the last `keep`"
     path = out/f'checkpoint-{step:08d}.pt'
@@ -113,6 +114,7 @@ def save_checkpoint(state:dict, out:Path, step:int, keep:int=2):
         raise SisrError(f'{path}: the checkpoint could not be written ({e}); the one before it is intact') from None
     for old in sorted(out.glob('checkpoint-*.pt'))[:-keep]: old.unlink()
 
+# %% ../nbs/12_trainer.ipynb #baec5e4a
 def load_checkpoint(out:Path)->dict|None:
     "The newest checkpoint that can be read, None if there is none; only tensors and plain values are loaded, no code"
     paths = sorted(Path(out).glob('checkpoint-*.pt'), reverse=True)
@@ -123,7 +125,7 @@ def load_checkpoint(out:Path)->dict|None:
             os.replace(path, path.with_suffix('.damaged'))
     if paths: raise SisrError(f'{out}: none of its {len(paths)} checkpoints can be read: begin again in another folder')
 
-# %% ../nbs/12_trainer.ipynb #816af674
+# %% ../nbs/12_trainer.ipynb #6caf3132
 class Trainer:
     "Train a generator by stages; a run lives in the folder `out` and can be stopped and resumed"
     def __init__(self,
@@ -151,18 +153,24 @@ class Trainer:
         self.k,self.seconds,self.waited = 0,0.,0.                  # steps done, seconds they took, of these seconds without data
         self.history,self.tally,self.recipe = [],Tally(),recipe or {}
 
-    def step(self, hr:Tensor, stage:Stage, rate:float)->dict:
-        "One step on a batch of HR patches, uint8 (N,C,H,W); returns the losses by name, still on the device"
-        hr = from_uint8(hr).contiguous(memory_format=torch.channels_last)
-        lr = self.degrade(hr)
-        with self.acc.autocast(): sr = self.g(lr).float()
-        losses = {name: weight*LOSSES[name](sr, hr) for name,weight in stage.losses.items()}
-        for group in self.opt.param_groups: group['lr'] = rate
-        self.opt.zero_grad()
-        self.acc.backward(sum(losses.values()))
-        self.opt.step()
-        self.ema.update(self.net, self.k)
-        return losses
+# %% ../nbs/12_trainer.ipynb #3f858f54
+@patch
+def step(self:Trainer,
+         hr:Tensor,    # a batch of HR patches, uint8 (N,C,H,W)
+         stage:Stage,  # which losses, and their weights
+         rate:float    # learning rate of this step
+        )->dict:       # losses by name, still on the device
+    "One step of training"
+    hr = from_uint8(hr).contiguous(memory_format=torch.channels_last)
+    lr = self.degrade(hr)                                          # (N,C,H/s,W/s)
+    with self.acc.autocast(): sr = self.g(lr).float()              # (N,C,H,W)
+    losses = {name: weight*LOSSES[name](sr, hr) for name,weight in stage.losses.items()}
+    for group in self.opt.param_groups: group['lr'] = rate
+    self.opt.zero_grad()
+    self.acc.backward(sum(losses.values()))
+    self.opt.step()
+    self.ema.update(self.net, self.k)
+    return losses
 
 # %% ../nbs/12_trainer.ipynb #bcabb99a
 @contextmanager
@@ -206,14 +214,15 @@ def _stage_at(stages, k):
         if k<s.steps: return s,k
         k -= s.steps
 
-# %% ../nbs/12_trainer.ipynb #01dd8d48
+# %% ../nbs/12_trainer.ipynb #4334368d
 @patch
 def _note(self:Trainer, stage, rate, bar, total):
     "A line of the history, each loss the mean since the last; one that is no number stops the run and is named"
     row = dict(step=self.k, stage=stage.name, rate=rate, seconds=round(self.seconds,2), waited=round(self.waited,2))
-    losses = self.tally.means(); self.tally = Tally()
+    losses,self.tally = self.tally.means(),Tally()
     self._write({**row, **losses})
-    bar.say(f'step {self.k}/{total} ' + ' '.join(f'{n} {v:.4f}' for n,v in losses.items()) + f', {self.k/max(self.seconds,1e-9):.2f} steps/s')
+    said = ' '.join(f'{n} {v:.4f}' for n,v in losses.items())
+    bar.say(f'step {self.k}/{total} {said}, {self.k/max(self.seconds,1e-9):.2f} steps/s')
 
 # %% ../nbs/12_trainer.ipynb #9fbc6c4e
 @patch
@@ -229,13 +238,14 @@ def validate(self:Trainer)->dict:
     up = lambda lr: consistent(self.ema.net(lr), lr)
     return evaluate(up, self.val, device=self.acc.device)['mean']
 
-# %% ../nbs/12_trainer.ipynb #d2447e50
+# %% ../nbs/12_trainer.ipynb #332db270
 @patch
 def _keep(self:Trainer, bar):
     self.tally.check()
     if self.val is not None and self.acc.is_main_process:
-        row = dict(step=self.k, **self.validate())
-        self._write(row); bar.say(f'step {self.k}: ' + ' '.join(f'{n} {v:.3f}' for n,v in row.items() if n!='step'))
+        scores = self.validate()
+        self._write(dict(step=self.k, **scores))
+        bar.say(f'step {self.k}: ' + ' '.join(f'{n} {v:.3f}' for n,v in scores.items()))
     self.checkpoint()
 
 # %% ../nbs/12_trainer.ipynb #d48fc887
@@ -249,7 +259,7 @@ def state_dict(self:Trainer)->dict:
                 rng=torch.get_rng_state(), cuda_rng=torch.cuda.get_rng_state_all(),
                 threads=torch.get_num_threads(), torch=str(torch.__version__))
 
-# %% ../nbs/12_trainer.ipynb #f91ea5a5
+# %% ../nbs/12_trainer.ipynb #e2f8ada4
 @patch
 def load_state_dict(self:Trainer, state:dict):
     "Become the run that `state` tells of; `SisrError` if its settings were others"
@@ -261,7 +271,8 @@ def load_state_dict(self:Trainer, state:dict):
     torch.set_rng_state(state['rng'])
     if len(state['cuda_rng'])==torch.cuda.device_count(): torch.cuda.set_rng_state_all(state['cuda_rng'])
     for what,now in (('threads',torch.get_num_threads()), ('torch',str(torch.__version__))):
-        if state[what]!=now: warnings.warn(f'resumed with {what} {now}, begun with {state[what]}: results agree, but not to the last bit', SisrWarning)
+        if state[what]==now: continue
+        warnings.warn(f'resumed with {what} {now}, begun with {state[what]}: results agree, but not to the last bit', SisrWarning)
 
 # %% ../nbs/12_trainer.ipynb #40844af0
 @patch
@@ -284,12 +295,13 @@ def _begin(self:Trainer, resume):
     self.acc.wait_for_everyone()                                   # all have read before one writes
     if self.acc.is_main_process: book.write_text(''.join(l+'\n' for l in lines))
 
-# %% ../nbs/12_trainer.ipynb #efec5fca
+# %% ../nbs/12_trainer.ipynb #fac8392a
 @patch
 def _same(self:Trainer, then:dict):
     "A run is resumed with the settings it was begun with"
     for k in then.keys()|self.recipe.keys():
-        if then.get(k)!=self.recipe.get(k): raise SisrError(f'{self.out} was begun with {k}={then.get(k)}, now it is {self.recipe.get(k)}: resume with the same settings, or choose another folder')
+        a,b = then.get(k),self.recipe.get(k)
+        if a!=b: raise SisrError(f'{self.out} was begun with {k}={a}, now it is {b}: resume with the same settings, or choose another folder')
 
 # %% ../nbs/12_trainer.ipynb #24158a09
 @patch

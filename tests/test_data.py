@@ -70,3 +70,28 @@ def test_a_bad_file_among_good_ones_is_one_line_and_status_1(tmp_path, capfd):
     said = capfd.readouterr().err
     assert said.count('aaa.jpg')==1 and 'Warning' not in said and 'Traceback' not in said
     assert (tmp_path/'run'/'model.safetensors').exists()
+
+def celeba(root, n=120, people=12):
+    "A folder laid out like CelebA, with its identity list"
+    (d := root/'img_align_celeba').mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for i in range(n): Image.fromarray(rng.integers(0,256,(218,178,3),dtype=np.uint8)).save(d/f'{i:06}.jpg', quality=50)
+    (root/'identity_CelebA.txt').write_text(''.join(f'{i:06}.jpg {i%people}\n' for i in range(n)))
+    return root
+
+def test_training_on_celeba_keeps_people_apart(tmp_path):
+    "by its identity list, whether the folder or the name of the dataset is given"
+    from sisr.recipes import holdout, items_of
+    root = celeba(tmp_path/'celeba')
+    who = lambda fs: {int(f.stem)%12 for f in fs}
+    for data in (str(root), f'celeba:{root}'):
+        fit,held = holdout(items_of(data), people=True)
+        assert fit and held and not who(fit)&who(held)
+
+def test_a_dataset_by_name_on_the_command_line(tmp_path, capfd):
+    from sisr.cli import main
+    root,tiny = celeba(tmp_path/'celeba', 24),'--quick --set steps=2 batch=2 patch=32 width=8 blocks=1'
+    assert main(f'train --recipe faces-x4 --data celeba:{root} --out {tmp_path}/run {tiny}'.split())==0
+    assert main(f'train --recipe faces-x4 --data celeba:{tmp_path}/nowhere --out {tmp_path}/other {tiny}'.split()) in (1,2)
+    said = capfd.readouterr().err
+    assert 'no such folder' in said and 'Traceback' not in said

@@ -70,3 +70,29 @@ def test_a_cut_checkpoint_is_passed_over(whole, tmp_path):
     last.write_bytes(last.read_bytes()[:1000])
     r = run(out, '--resume')
     assert r.returncode==0 and 'damaged' in r.stderr and same(whole, out)
+
+def test_a_file_tells_how_its_network_came_to_be(tmp_path):
+    "recipe, cost, note and licence; and the same of the network it began as"
+    from sisr.generators import read_header
+    from sisr.images import samples
+    from sisr.recipes import train
+    small = dict(quick=True, steps=4, batch=2, patch=32, show=False)
+    first = train('photos-x2', samples()[:3], tmp_path/'a', width=8, blocks=1, note='three photographs', licence='CC0-1.0', **small)
+    second = train('photos-x2', samples()[:3], tmp_path/'b', init=first, **small)
+    a,b = (read_header(f)['info'] for f in (first,second))
+    assert a['note']=='three photographs' and a['licence']=='CC0-1.0' and a['steps']==4 and a['precision'] in ('no','bf16') and 'init' not in a
+    assert b['init']['recipe']==a['recipe'] and b['init']['steps']==4 and len(b['init']['sha256'])==64
+    assert b['recipe']['net']['width']==8                          # of the network, not of the recipe's name
+
+def test_time_waited_goes_on_after_a_resume(tmp_path):
+    from sisr.trainer import Trainer, Stage, load_checkpoint
+    from sisr.generators import SRResNet
+    from sisr.data import ImageSet, Patches
+    from sisr.degradations import Bicubic
+    from sisr.images import samples
+    patches = Patches(ImageSet(samples()[:2], memory=0), 64, 4)    # nothing kept: every patch is decoded
+    make = lambda: Trainer(SRResNet(4, faithful=False, width=8, blocks=1), patches, Bicubic(4), tmp_path, log=2, save=4, show=False)
+    make().fit(Stage(steps=4))
+    before = load_checkpoint(tmp_path)['waited']
+    t = make(); t.fit(Stage(steps=8), resume=True)
+    assert 0<before<=t.waited and [r['step'] for r in t.history]==[2,4,6,8]
