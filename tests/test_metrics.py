@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from sisr import metrics
+from sisr import metrics, perceptual
 from sisr.images import SisrError, sample, samples, to_pil, to_tensor
 from sisr.metrics import (NETWORKS, PROTOCOLS, Pairs, Protocol, batches, evaluate, lpips, lr_psnr, measure,
                           perceptual_networks, psnr, psnr_y, ssim, ssim_y, weights_of)
@@ -212,6 +212,12 @@ def test_import_is_light():
 
 # --- perceptual networks
 
+def test_metrics_has_all_that_measures():
+    "The perceptual networks have a room of their own and are found in metrics too, by name and by *"
+    names = 'NETWORKS ALEXNET ShiftTolerant weights_of perceptual_networks lpips'.split()
+    assert set(names) == set(perceptual.__all__) <= set(metrics.__all__)
+    assert all(getattr(metrics, n) is getattr(perceptual, n) for n in names)
+
 @pytest.fixture
 def offline(monkeypatch, tmp_path):
     "An empty torch hub, and a network card that complains"
@@ -273,6 +279,25 @@ def test_lpips_alex_reads_torchvisions_file(offline, tmp_path):
     assert lpips('lpips_alex')(a, a).abs().max() < 1e-6
     r = evaluate(bic(4), [sample('kitten')], 4, Protocol.named('standard', perceptual='lpips_alex'))
     assert 'lpips_alex' in r['mean'] and 'st_lpips_alex' not in r['mean'] and not r['absent']
+
+def test_lpips_alex_is_torchmetrics_own(offline, tmp_path):
+    "One file of torchvision's layout, random weights: the number of torchmetrics' class, which loads it by torchvision"
+    from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+    from torchvision.models import alexnet
+    path = tmp_path/'hub'/'hub'/'checkpoints'/Path(metrics.ALEXNET).name
+    path.parent.mkdir(parents=True)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        made = alexnet(weights=None).state_dict()
+    small = {k: v if k.startswith('features.') else torch.zeros(()).expand(v.shape) for k, v in made.items()}
+    torch.save(small, path)                                     # the classifier is not asked: 10 MB instead of 233
+    theirs, ours = LearnedPerceptualImagePatchSimilarity(net_type='alex'), lpips('lpips_alex')
+    assert not offline and torch.equal(theirs.net.net.slice1[0].weight, made['features.0.weight'])
+    a, b = noise(3, 3, 64, 80), noise(3, 3, 64, 80, seed=1)
+    got, want = ours(a, b), torch.stack([theirs(a[i:i+1], b[i:i+1]) for i in range(3)])
+    assert got.unique().numel() == 3 and torch.allclose(got, want, rtol=1e-5, atol=0)
+    for c, d in ((a, .9*a), (pinv(downscale(a, 4), 4).clamp(-1, 1), a)):
+        assert ours(c, d).mean().item() == pytest.approx(theirs(c, d).item(), rel=1e-5)
 
 STORED = .39967                                      # what the package gives for the kitten's middle, bicubic x4
 needs_st = pytest.mark.skipif('st_lpips_alex' not in perceptual_networks(), reason='stlpips-pytorch is not installed')
