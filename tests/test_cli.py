@@ -134,6 +134,28 @@ def test_tiles_and_consistency_are_options(sisr, net, tmp_path):
         if not o: first = res
         assert (abs(res-first).max() > 1) == (o == ['--no-consistent'])
 
+@pytest.mark.parametrize('tile', [1, 3, 8, 12, 16, 31, 32, 0])
+def test_a_tile_that_is_too_small_is_told_and_done(sisr, net, tmp_path, tile):
+    "The work is counted pixel by pixel; at 12 the edges of these small images cut most of the border off, and no warning is due"
+    for n, size in (('a', (24, 20)), ('b', (20, 24))): Image.effect_noise(size, 60).convert('RGB').save(tmp_path/f'{n}.png')
+    argv = 'upscale', tmp_path/'a.png', tmp_path/'b.png', '--model', net, '-o'
+    assert sisr(*argv, tmp_path/'whole')[::2] == (0, '')
+    status, out, err = sisr(*argv, tmp_path/'tiles', '--tile', tile)
+    read = lambda n: sum(abs(at-max(i, min(at, i+tile-1))) <= 16 for i in range(0, n, tile) for at in range(n)) if tile else n
+    times = read(20)*read(24)/(20*24)
+    want = f'sisr: --tile {tile}: each tile needs 16 more pixels on each side, so this does {times:.0f} times the work; 32 or more is wanted\n'
+    assert (status, err, len(out.splitlines())) == (0, want if times > 4 else '', 2)
+    assert (times > 4) == (tile in (1, 3, 8)), times
+    for n in 'ab':
+        x, y = (np.asarray(Image.open(tmp_path/d/f'{n}.png')).astype(int) for d in ('whole', 'tiles'))
+        assert abs(x-y).max() <= 1
+
+def test_a_small_tile_among_bad_files(sisr, net, photos, tmp_path):
+    (photos/'bad.png').write_bytes(b'nothing')
+    status, out, err = sisr('upscale', photos, '-o', tmp_path/'out', '--model', net, '--tile', 2)
+    assert status == 1 and len(out.splitlines()) == 3
+    assert [line.split(':')[1] for line in err.splitlines()] == [' --tile 2', f' {photos}/bad.png']
+
 def test_output_that_cannot_be(sisr, net, photos, tmp_path):
     (tmp_path/'file').touch()
     for out in (tmp_path/'file/out', tmp_path/'file'):
@@ -252,9 +274,18 @@ def test_train_errors(sisr, tmp_path):
 # the real command
 
 def test_help_needs_no_torch():
-    code = "import sys; from sisr.cli import main; main(['--help']); main(['upscale','--help']); main(['upscal']); print('torch' in sys.modules)"
+    heavy = 'torch torchvision matplotlib accelerate numpy PIL IPython fastprogress'
+    code = ("import sys; from sisr.cli import main; main(['--help']); main(['upscale','--help']); main(['upscal']); "
+            f"print(sorted(set('{heavy}'.split()) & set(sys.modules)))")
     res = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
-    assert res.stdout.splitlines()[-1] == 'False'
+    assert res.stdout.splitlines()[-1] == '[]'
+
+def test_the_shell_is_shared():
+    "What was declared once is one thing, wherever it is imported from; no option of a command is left undocumented"
+    from sisr import shell
+    assert cli.COMMANDS is shell.COMMANDS and list(cli.COMMANDS) == 'upscale train evaluate sheet models'.split()
+    assert [shell.resumes(c) for c in cli.COMMANDS] == [True, True, False, False, False]
+    assert all(kw.get('help') for _, options in cli.COMMANDS.values() for _, kw in options)
 
 def test_statuses_of_the_real_command(net, photos, tmp_path):
     res = real('upscale', photos/'a.png', tmp_path/'gone.png', '-o', tmp_path/'out', '--model', net)
