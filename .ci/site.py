@@ -88,7 +88,8 @@ def prepare(src, dst, rel):
         for o in c.get('outputs', []):
             if 'text/markdown' in o.get('data', {}):
                 s = mend(o['data']['text/markdown'])
-                o['data']['text/markdown'] = re.sub(r'^---\n\n(\[source\]\([^)]*\)\{[^}]*\}\n\n)?', '', s)  # the source is below, folded
+                s = re.sub(r'^---\n\n(\[source\]\([^)]*\)\{[^}]*\}\n\n)?', '', s)       # the source is below, folded
+                o['data']['text/markdown'] = re.sub(r'^(#+ .*?\.)__(\w+)__', r'\1\_\_\2\_\_', s, flags=re.M)  # no emphasis meant
     nb.metadata.pop('widgets', None)
     dst.parent.mkdir(parents=True, exist_ok=True)
     write_nb(nb, dst)

@@ -64,15 +64,15 @@ def pieces(self:Tiled, h:int, w:int)->list:
     tile = self.tile if self.tile is not None else side if h*w>1.5*side**2 else 0
     return list(tiles(h, w, tile or max(h,w), self.overlap))
 
-# %% ../nbs/14_upscaler.ipynb #69771ce2
+# %% ../nbs/14_upscaler.ipynb #e2a4ea04
 @patch
-@torch.inference_mode()
 def piece(self:Tiled, lr:Tensor)->Tensor:
     "One tile: (N,C,h,w) to (N,C,h*s,w*s), in [-1,1]"
     lr = lr.to(self.device, torch.float32)
-    with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-        sr = through(self.net, lr.contiguous(memory_format=torch.channels_last))
-    return (project(sr.float(), lr) if self.consistent else sr.float()).clamp(-1,1)
+    with torch.inference_mode():
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+            sr = through(self.net, lr.contiguous(memory_format=torch.channels_last)).float()
+        return (project(sr, lr) if self.consistent else sr).clamp(-1,1)
 
 # %% ../nbs/14_upscaler.ipynb #00930224
 def within(sr:Tensor,    # (N,C,h*s,w*s), float in [-1,1] or uint8
