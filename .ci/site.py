@@ -89,7 +89,9 @@ def prepare(src, dst, rel):
             if 'text/markdown' in o.get('data', {}):
                 s = mend(o['data']['text/markdown'])
                 s = re.sub(r'^---\n\n(\[source\]\([^)]*\)\{[^}]*\}\n\n)?', '', s)       # the source is below, folded
-                o['data']['text/markdown'] = re.sub(r'^(#+ .*?\.)__(\w+)__', r'\1\_\_\2\_\_', s, flags=re.M)  # no emphasis meant
+                s = re.sub(r'^(#+ .*?\.)__(\w+)__', r'\1\_\_\2\_\_', s, flags=re.M)          # no emphasis meant: `__call__`,
+                star = lambda m: '*'+''.join(t if i%2 else t.replace('*','\\*') for i, t in enumerate(re.split('(`[^`]*`)', m[1])))+'*'
+                o['data']['text/markdown'] = re.sub(r'^\*(.+)\*$', star, s, flags=re.M)  # nor `(N,C,h*s,w*s)` in a docstring
     nb.metadata.pop('widgets', None)
     dst.parent.mkdir(parents=True, exist_ok=True)
     write_nb(nb, dst)
