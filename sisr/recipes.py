@@ -39,16 +39,16 @@ class Recipe:
     precision:str='auto'                        # 'no' (float32), 'bf16', 'fp16'; auto: bf16 on CUDA, else 'no'
     seed:int=0                                  # of weights and data
 
-# %% ../nbs/13_recipes.ipynb #acef30fa
+# %% ../nbs/13_recipes.ipynb #6e15cddd
 LEAN = dict(faithful=False, width=48, blocks=16)
 TINY = dict(faithful=False, width=32, blocks=4)
 
-def _twice(first, second): return Stage('pixels', first, 1e-3),Stage('restart', second, 6e-4)
+def _rises(first, *more): return Stage('pixels', first, 1e-3), *(Stage('restart', n, 6e-4) for n in more)
 
 def _family(s):
     "Photos and faces at scale `s`"
-    return (Recipe(f'photos-x{s}', f'any photographs, x{s}, L1', s, LEAN, _twice(5500, 4000)),
-            Recipe(f'faces-x{s}', f'CelebA faces cut to 128x128, x{s}, L1', s, LEAN, _twice(3200, 3000), flips=2, protocol='faces128'))
+    return (Recipe(f'photos-x{s}', f'any photographs, x{s}, L1', s, LEAN, _rises(5500, 4000)),
+            Recipe(f'faces-x{s}', f'CelebA faces cut to 128x128, x{s}, L1', s, LEAN, _rises(3200, 3000, 3000), flips=2, protocol='faces128'))
 
 MNIST = Recipe('mnist-x2', 'digits 14x14 -> 28x28, the smallest experiment', 2, dict(faithful=False, width=16, blocks=3),
                (Stage(steps=400, rate=3e-3),), patch=28, batch=64, flips=1, gray=True, dataset='mnist', ema=.98)
@@ -63,7 +63,7 @@ def recipe(name:str # a key of RECIPES
     near = difflib.get_close_matches(name, RECIPES, cutoff=.4) or list(RECIPES)
     raise SisrError(f'no recipe is called {name}: did you mean {" or ".join(near)}?')
 
-# %% ../nbs/13_recipes.ipynb #3534b56f
+# %% ../nbs/13_recipes.ipynb #4034c520
 def _steps(stages, n):
     "Stages stretched or shrunk to `n` steps in all"
     total = sum(s.steps for s in stages)
@@ -73,7 +73,8 @@ def miniature(r:Recipe,     # a full recipe
               steps:int=1200 # in all
              )->Recipe:
     "The same training in about two minutes on two CPU cores"
-    stages = tuple(replace(s, rate=min(s.rate,1e-3)) for s in _steps(r.stages, steps))
+    once = [s for s in r.stages if s.name!='restart']               # so short a run rises once
+    stages = tuple(replace(s, rate=min(s.rate,1e-3)) for s in _steps(once, steps))
     return replace(r, net=r.net if r.gray else TINY, stages=stages, patch=min(r.patch,96), batch=min(r.batch,16), ema=.98)
 
 # %% ../nbs/13_recipes.ipynb #130e980b
