@@ -47,13 +47,16 @@ def plan(inputs:list, # files and folders, as typed
     to = [Path(out)] if one else [Path(out)/t for t in targets([p for _,p in found])]
     return spared(list(zip([f for f,_ in found], to)), bad)
 
-# %% ../nbs/15_cli.ipynb #4ab28bea
+# %% ../nbs/15_cli.ipynb #a083aa72
 def upscaler(args     # parsed options: model, device, and scale, tile, no_consistent where the command has them
             ):
     "The `Upscaler` that the options ask for"
+    from sisr.generators import models
     from sisr.upscaler import Upscaler, find_network, load_model, pick_device
     scale = getattr(args, 'scale', None)
     name = args.model or f'photos-x{scale or 4}'
+    if not args.model and name not in models():
+        raise Usage(f'--scale {scale}: no network that enlarges {scale} times is shipped; give one by --model, or train one by --recipe {name}')
     with as_usage(): device,path = pick_device(args.device),find_network(name)
     net = load_model(path)
     if scale and net.scale!=scale: raise Usage(f'{name} enlarges {net.scale} times, not {scale}')
@@ -226,7 +229,7 @@ def views(up, hr)->tuple:
     lr = quantize(downscale(hr, up.scale))
     return lr, up.tensor(lr), hr, up.tensor(hr)
 
-# %% ../nbs/15_cli.ipynb #363438ee
+# %% ../nbs/15_cli.ipynb #1cb9fc07
 @command('sheet',
     opt('image', metavar='IMAGE', help='taken as HR'),
     opt('-o', '--out', required=True, metavar='sheet.png', help='.png or .jpg'), MODEL, DEVICE,
@@ -238,12 +241,13 @@ def make_sheet(args)->int:
     from sisr.figures import save_figure, sheet
     from sisr.images import to_tensor
     out.absolute().parent.mkdir(parents=True, exist_ok=True)
-    img,up = to_tensor(args.image),upscaler(args)
-    hr = centre(img, args.size, up.scale)
-    (h,w),side = hr.shape[-2:],min(1024, max(512, *hr.shape[-2:]))
-    with whole(out) as part: save_figure(sheet(*views(up, hr), box=(0,0,w,h), panel=side), part)
-    line(f'{args.image} -> {out}')
-    return 0
+    up,bad = upscaler(args),[]
+    with attempt(bad, args.image):
+        hr = centre(to_tensor(args.image), args.size, up.scale)
+        (h,w),side = hr.shape[-2:],min(1024, max(512, *hr.shape[-2:]))
+        with whole(out) as part: save_figure(sheet(*views(up, hr), box=(0,0,w,h), panel=side), part)
+        line(f'{args.image} -> {out}')
+    return len(bad)
 
 # %% ../nbs/15_cli.ipynb #e3ad30fb
 @command('models')

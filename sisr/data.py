@@ -41,7 +41,7 @@ class ImageSet:
             if u is not None: return u
         raise SisrError(f'none of {len(self)} images can be used: {next(iter(self.skipped.values()))}')
 
-# %% ../nbs/04_data.ipynb #a08fdf95
+# %% ../nbs/04_data.ipynb #5177a85b
 @patch
 def _get(self:ImageSet, i):
     "Image i, or None if it is bad"
@@ -49,8 +49,10 @@ def _get(self:ImageSet, i):
     if i in self.skipped: return None
     try: u = self._decode(self.items[i])
     except SisrError as e:
-        self.skipped[i] = str(e)
-        warnings.warn(f'skipped {e}', SisrWarning, stacklevel=4)
+        item = self.items[i]
+        named = isinstance(item, (str,Path)) and str(item) not in str(e)   # whose image is it?
+        self.skipped[i] = f'{item}: {e}' if named else str(e)
+        warnings.warn(f'skipped {self.skipped[i]}', SisrWarning, stacklevel=4)
         return None
     with self._lock:
         if u.numel()<=self.memory: self._kept[i] = u; self.memory -= u.numel()
@@ -217,7 +219,7 @@ def split_by_identity(files,            # paths
     draw = lambda f: int(hashlib.sha256(str(identity(f)).encode()).hexdigest()[:8], 16)/16**8
     return [f for f in files if draw(f)>=val],[f for f in files if draw(f)<val]
 
-# %% ../nbs/04_data.ipynb #b296c0d7
+# %% ../nbs/04_data.ipynb #4c560cee
 def _part(name, folder, files, split):
     "The files of one half, by CelebA's official list, else by person"
     if split=='all': return files
@@ -243,4 +245,6 @@ def named_in(text,            # 'celeba:FOLDER', a plain folder, or whatever els
             )->tuple|None:    # ('celeba', 'FOLDER'), or None
     "Does a text name a dataset and its folder?"
     name,colon,root = str(text).partition(':') if isinstance(text,(str,Path)) else ('','','')
+    if colon and name.isidentifier() and len(name)>1 and name not in LAYOUTS and not Path(text).exists():
+        raise SisrError(f'no dataset is called {name!r}; there are {", ".join(LAYOUTS)}')
     return (name,Path(root).expanduser()) if colon and name in LAYOUTS else None

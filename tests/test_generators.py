@@ -59,4 +59,4 @@ def test_shipped_networks_are_complete():
         assert find_model(name).stat().st_size<8_000_000
         assert g(torch.zeros(1,g.channels,5,4)).shape==(1,g.channels,5*g.scale,4*g.scale)
         info = head['info']
-        assert {'recipe','seconds','device','seed','protocol','licence','numbers','data'} <= info.keys(), name
+        assert {'recipe','seconds','device','seed','protocol','licence','numbers','note'} <= info.keys(), name
