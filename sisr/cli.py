@@ -56,7 +56,7 @@ def upscaler(args     # parsed options: model, device, and scale, tile, no_consi
     scale = getattr(args, 'scale', None)
     name = args.model or f'photos-x{scale or 4}'
     if not args.model and name not in models():
-        raise Usage(f'--scale {scale}: no network that enlarges {scale} times is shipped; give one by --model, or train one by --recipe {name}')
+        raise Usage(f'--scale {scale}: no network that enlarges {scale} times is shipped; give one by --model' + (f', or train one by --recipe {name}' if scale in (2,8) else ''))
     with as_usage(): device,path = pick_device(args.device),find_network(name)
     net = load_model(path)
     if scale and net.scale!=scale: raise Usage(f'{name} enlarges {net.scale} times, not {scale}')
