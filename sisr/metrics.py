@@ -319,21 +319,22 @@ def _versions():
     have = {p:metadata.version(p) for p in ('sisr','torch','torchmetrics','pillow') if find_spec({'pillow':'PIL'}.get(p,p))}
     return {'python':platform.python_version(), **have}
 
-# %% ../nbs/02_metrics.ipynb #60a7aef4
+# %% ../nbs/02_metrics.ipynb #1e0af90f
 def evaluate(f,                                # LR (N,C,h,w) in [-1,1] -> SR (N,C,h*scale,w*scale)
              files,                            # a folder, a list (see Pairs), or Pairs
              scale:int|None=None,              # None: that of the pairs, or of f
              protocol='standard',              # a Protocol, its name or its dict; Pairs have their own
              model:dict|None=None,             # what is known of f; None: its info
              progress:bool=False,              # show a bar
-             device='cpu'                      # where f wants its input; the numbers are made there too
+             device='cpu',                     # where f wants its input; the numbers are made there too
+             also:dict|None=None               # more distances: name -> f(sr, hr) of (N,C,H,W) -> (N,)
             )->dict:                           # mean, images, skipped, absent, n, scale, protocol, model, versions
     "Measure `f`. Files that cannot be used are named in 'skipped'; if that is all of them, it is a `SisrError`"
     scale = scale or getattr(f, 'scale', None)
     if not isinstance(files, Pairs) and not scale: raise SisrError('evaluate: say which scale')
     pairs = files if isinstance(files, Pairs) else Pairs(files, scale, protocol, keep=False)
     nets,absent = _networks(pairs.protocol)
-    with _evaluating(f): images = list(_rows(f, pairs, nets, progress, device))
+    with _evaluating(f): images = list(_rows(f, pairs, {**nets,**(also or {})}, progress, device))
     bad = pairs.skipped
     if not images: raise SisrError(f'none of the {len(pairs)} files can be used; {bad[0]["file"]}: {bad[0]["why"]}')
     return {'mean':_mean(images), 'images':images, 'skipped':bad, 'absent':absent, 'n':len(images), 'scale':pairs.scale,
