@@ -59,10 +59,11 @@ class VGG19(nn.Module):
     def __init__(self,
                  layers=('conv3_4',),    # keys of CONVS
                  source:str='shipped',   # whose weights
-                 after:bool=False):      # after the ReLU? else before
+                 after:bool=False,       # after the ReLU? else before
+                 raw:bool=False):        # images as they are, unprepared: for comparison
         super().__init__()
         if bad := [l for l in layers if l not in CONVS]: raise SisrError(f'VGG19 has no layer {bad[0]}; there are {", ".join(CONVS)}')
-        names,self.layers,self.after,state = list(CONVS),tuple(layers),after,vgg19_weights(source)
+        names,self.layers,self.after,self.raw,state = list(CONVS),tuple(layers),after,raw,vgg19_weights(source)
         self.convs = nn.ModuleDict()
         for name in names[:1+max(map(names.index, layers))]:
             w,b = (state[f'features.{CONVS[name]}.{k}'] for k in ('weight','bias'))
@@ -72,7 +73,8 @@ class VGG19(nn.Module):
         self.requires_grad_(False).to(memory_format=torch.channels_last)
 
     def forward(self, x:Tensor)->dict:                             # (N,3,H,W) or (N,1,H,W) in [-1,1] -> name: (N,c,h,w)
-        x,seen = ((x.expand(-1,3,-1,-1)+1)*127.5-self.mean)/self.std,{}
+        x,seen = x.expand(-1,3,-1,-1),{}
+        if not self.raw: x = ((x+1)*127.5-self.mean)/self.std
         for name,conv in self.convs.items():
             if name.endswith('_1') and name!='conv1_1': x = F.max_pool2d(x, 2)       # a block begins at half the size
             f = conv(x)
@@ -88,15 +90,17 @@ class PerceptualLoss(nn.Module):
     def __init__(self,
                  layers:dict|None=None,  # name -> weight; None: LAYERS
                  source:str='shipped',   # whose weights
-                 after:bool=False):      # compare after the ReLU?
+                 after:bool=False,       # compare after the ReLU?
+                 squared:bool=False,     # squares instead of absolute values?
+                 raw:bool=False):        # VGG19 unprepared?
         super().__init__()
         self.weights = dict(layers or LAYERS)
-        self.vgg = VGG19(self.weights, source, after)
+        self.vgg,self.size = VGG19(self.weights, source, after, raw),torch.square if squared else torch.abs
 
     def forward(self, sr:Tensor, hr:Tensor)->Tensor:
         with torch.no_grad(): wanted = self.vgg(hr)
         got = self.vgg(sr)
-        far = lambda a,b: (a.float()-b.float()).abs().mean()/b.float().abs().mean()
+        far = lambda a,b: self.size(a.float()-b.float()).mean()/self.size(b.float()).mean()
         return sum(w*far(got[k], wanted[k]) for k,w in self.weights.items())
 
 # %% ../nbs/08_losses.ipynb #cd965619
@@ -145,4 +149,4 @@ def r1(d:nn.Module,      # a discriminator
     return gamma/2*grad.square().sum((1,2,3)).mean()
 
 # %% ../nbs/08_losses.ipynb #3fc37d10
-LOSSES = dict(l1=lambda **kw: l1, mse=lambda **kw: mse, vgg=PerceptualLoss) # name -> maker of (sr, hr) -> scalar
+LOSSES = dict(l1=lambda: l1, mse=lambda: mse, vgg=PerceptualLoss, vgg_2019=lambda: PerceptualLoss(squared=True, raw=True)) # name -> maker of (sr, hr) -> scalar

@@ -15,11 +15,13 @@ from .data import ImageSet, Patches, named, named_in, split_by_identity
 from .generators import SRResNet, load_model, find_model
 from .determinism import seed_everything
 from .figures import curves, save_figure
-from .trainer import Trainer, Stage, LOSSES
+from .adversary import Adversary
+from .trainer import Ramp, Stage, Trainer, LOSSES
 
 # %% auto #0
-__all__ = ['LEAN', 'TINY', 'MNIST', 'RECIPES', 'OWN', 'NET', 'STAGE', 'Recipe', 'recipe', 'miniature', 'checked', 'change',
-           'holdout', 'items_of', 'trainer', 'provenance', 'ancestor', 'draw', 'train']
+__all__ = ['LEAN', 'TINY', 'MNIST', 'SHARP', 'SRGAN', 'FACES', 'GANS', 'RECIPES', 'OWN', 'NET', 'STAGE', 'Recipe', 'recipe',
+           'miniature', 'checked', 'change', 'holdout', 'items_of', 'trainer', 'provenance', 'ancestor', 'draw',
+           'train']
 
 # %% ../nbs/13_recipes.ipynb #834bba32
 @dataclass(frozen=True)
@@ -36,7 +38,11 @@ class Recipe:
     protocol:str='standard'                     # prepares images for training and for measuring
     gray:bool=False                             # one channel?
     dataset:str=''                              # what a folder is read as, e.g. 'mnist'; '': a folder of images
-    ema:float=.999                              # decay of the average
+    ema:float=.999                              # decay of the average; 0: none
+    adversary:dict=field(default_factory=dict)  # arguments of `Adversary`, for stages that have one
+    hard:bool=False                             # SR is made consistent before any loss sees it
+    init:str=''                                 # the network it begins with, name or file; '': a new one
+    look:int=500                                # steps between validations and checkpoints, at most
     precision:str='auto'                        # 'no' (float32), 'bf16', 'fp16'; auto: bf16 on CUDA, else 'no'
     seed:int=0                                  # of weights and data
 
@@ -54,7 +60,33 @@ def _family(s):
 MNIST = Recipe('mnist-x2', 'digits 14x14 -> 28x28, the smallest experiment', 2, dict(faithful=False, width=16, blocks=3),
                (Stage(steps=400, rate=3e-3),), patch=28, batch=64, flips=1, gray=True, dataset='mnist', ema=.98)
 
-RECIPES = {r.name:r for r in (*(r for s in (2,4,8) for r in _family(s)), MNIST)}
+
+# %% ../nbs/13_recipes.ipynb #e5794752
+SHARP = dict(d='srgan', arch=dict(size=64, width=32))
+SRGAN = dict(d='srgan', arch=dict(size=64, width=32, bn=True, sn=True), summed=True)
+
+def _quarrel(pixels, alone, both, rate=1e-3):
+    "The three stages, from their steps"
+    content = dict(l1=1., vgg=.1)
+    return (Stage('pixels', pixels, rate), Stage('D alone', alone, 0, losses={}, rate_d=2e-4, until=.8, shape='flat'),
+            Stage('both', both, 2e-4, shape='decay', losses=content, rate_d=2e-4, adversary=.01, ramp=Ramp(1.4, .05, 4)))
+
+def _reported(pixels, alone, both):
+    "The same, by the rules of 2019"
+    content = dict(mse=1., vgg_2019=.1)
+    return (Stage('pixels', pixels, 1e-4, losses=dict(mse=1.)), Stage('D alone', alone, 0, losses={}, rate_d=1e-4, until=.8, shape='flat'),
+            Stage('both', both, 1e-4, shape='decay', losses=content, rate_d=1e-4, adversary=.001, ramp=Ramp(1.4, .05, blind=True)))
+
+# %% ../nbs/13_recipes.ipynb #94559638
+FACES = dict(scale=4, net=LEAN, patch=64, batch=8, flips=2, protocol='faces128', init='faces-x4', look=100)
+
+GANS = (Recipe('supervised-x4', 'any photographs, x4, L1, then VGG19 and an adversary', 4, LEAN, _quarrel(5500, 300, 4000), patch=64,
+               adversary=SHARP, hard=True, ema=.998, look=250),
+        Recipe('faces-x4-gan', 'CelebA faces, x4, from faces-x4: VGG19 and an adversary', stages=_quarrel(50, 300, 1500, 1e-4),
+               adversary=SHARP, hard=True, ema=.99, **FACES),
+        Recipe('faces-x4-gan-2019', "the same, the 2019 report's way", stages=_reported(50, 300, 1900), adversary=SRGAN, ema=0., **FACES))
+
+RECIPES = {r.name:r for r in (*(r for s in (2,4,8) for r in _family(s)), *GANS, MNIST)}
 
 # %% ../nbs/13_recipes.ipynb #75bc0cbb
 def recipe(name:str # a key of RECIPES
@@ -76,26 +108,33 @@ def miniature(r:Recipe,     # a full recipe
     "The same training in about two minutes on two CPU cores"
     once = [s for s in r.stages if s.name!='restart']               # so short a run rises once
     stages = tuple(replace(s, rate=min(s.rate,1e-3)) for s in _steps(once, steps))
-    return replace(r, net=r.net if r.gray else TINY, stages=stages, patch=min(r.patch,96), batch=min(r.batch,16), ema=.98)
+    small = replace(r, net=r.net if r.gray else TINY, stages=stages, patch=min(r.patch,96), batch=min(r.batch,16), ema=.98, init='')
+    return _short(small, steps) if r.adversary else small
+
+def _short(r, steps):
+    "A step with an adversary costs many without: most of a miniature's are pixels"
+    counts = [max(1, round(steps*k)) for k in (.3,.03,.07)]
+    return replace(r, stages=tuple(replace(s, steps=k) for s,k in zip(r.stages, counts)), patch=64, batch=8, look=20,
+                   adversary={**r.adversary, 'arch':{**r.adversary['arch'], 'width':16}})
 
 # %% ../nbs/13_recipes.ipynb #130e980b
 def checked(r:Recipe)->Recipe:
     "The recipe itself, if its numbers make sense; else `SisrError`"
-    counts = dict(patch=r.patch, batch=r.batch, steps=min(s.steps for s in r.stages), **{k:r.net[k] for k in ('width','blocks') if k in r.net})
+    counts = dict(patch=r.patch, batch=r.batch, look=r.look, steps=min(s.steps for s in r.stages), **{k:r.net[k] for k in ('width','blocks') if k in r.net})
     rules = [*((k, v, v>=1, '1 or more') for k,v in counts.items()),
              ('patch', r.patch, r.patch%r.scale==0, f'a multiple of {r.scale}'),
              ('flips', r.flips, r.flips in (1,2,8), '1, 2 or 8'),
              ('seed', r.seed, r.seed>=0, '0 or more'),
              ('ema', r.ema, 0<=r.ema<1, 'from 0 to below 1'),
              ('precision', r.precision, r.precision in ('auto','no','bf16','fp16'), 'auto, no, bf16 or fp16'),
-             *(('rate', s.rate, 0<s.rate<1, 'between 0 and 1') for s in r.stages)]
+             *(('rate', s.rate, 0<s.rate<1 or s.rate==0<s.rate_d, 'between 0 and 1') for s in r.stages)]
     for name,value,fine,wanted in rules:
         if not fine: raise SisrError(f'setting {name}={value}: {wanted} is wanted')
     Protocol.named(r.protocol)
     return r
 
 # %% ../nbs/13_recipes.ipynb #a12ddf59
-OWN = {'patch':int, 'batch':int, 'flips':int, 'protocol':str, 'ema':float, 'precision':str, 'seed':int}
+OWN = {'patch':int, 'batch':int, 'flips':int, 'protocol':str, 'ema':float, 'precision':str, 'seed':int, 'look':int}
 NET = {'width':int, 'blocks':int, 'faithful':bool, 'sn':bool, 'tail':int}
 STAGE = {'steps':int, 'rate':float}                                # of all stages at once
 
@@ -118,7 +157,7 @@ def change(r:Recipe, # what to start from
         if   k in OWN:   r = replace(r, **{k:v})
         elif k in NET:   r = replace(r, net={**r.net, k:v})
         elif k=='steps': r = replace(r, stages=_steps(r.stages, v))
-        else:            r = replace(r, stages=tuple(replace(s, rate=v) for s in r.stages))
+        else:            r = replace(r, stages=tuple(replace(s, rate=v) if s.rate else s for s in r.stages))
     return checked(r)
 
 # %% ../nbs/13_recipes.ipynb #92ff41a3
@@ -157,7 +196,7 @@ def trainer(r:Recipe,          # what to do
             out,               # the run's folder
             val=None,          # the same, to validate on; None: some of `data` is kept aside
             show:bool=True,    # progress?
-            save:int|None=None # steps between checkpoints; None: a tenth of the run, 500 at most
+            save:int|None=None # steps between checkpoints; None: a tenth of the run, as the recipe looks at most
            )->Trainer:
     "Everything that `fit` needs"
     items,n = items_of(data, r.dataset),sum(s.steps for s in r.stages)
@@ -167,8 +206,9 @@ def trainer(r:Recipe,          # what to do
     pairs = Pairs(held, r.scale, protocol)
     for bad in pairs.skipped: warnings.warn(f'skipped {bad["file"]}: {bad["why"]}', SisrWarning)
     if not pairs.kept: warnings.warn('no image to validate on can be used: there will be no scores', SisrWarning)
-    t = Trainer(g, None, Bicubic(r.scale), out, val=pairs if pairs.kept else None, ema=r.ema,
-                log=max(1, min(50, n//30)), save=save or max(1, min(500, n//10)),
+    adversary = Adversary(**r.adversary, seed=r.seed) if r.adversary else None
+    t = Trainer(g, None, Bicubic(r.scale), out, val=pairs if pairs.kept else None, adversary=adversary, hard=r.hard, ema=r.ema,
+                log=max(1, min(50, n//30, r.look)), save=save or max(1, min(r.look, n//10)),
                 precision=None if r.precision=='auto' else r.precision, seed=r.seed, recipe=asdict(r), show=show)
     if r.batch%t.acc.num_processes: raise SisrError(f'batch {r.batch} cannot be shared by {t.acc.num_processes} processes')
     images = ImageSet(fit, protocol if protocol.crop else None, gray=r.gray)
@@ -204,7 +244,7 @@ def train(name,                   # a recipe, or its name
           out,                    # the run's folder
           quick:bool=False,       # the miniature?
           resume:bool=False,      # go on where the run in `out` ended
-          init=None,              # a network to start from, name or file
+          init=None,              # a network to start from, name or file; None: the recipe's
           val=None,               # a folder or list to validate on; None: some of `data` is kept aside
           show:bool=True,         # progress?
           save:int|None=None,     # steps between checkpoints; None: a tenth of the run, 500 at most
@@ -215,6 +255,7 @@ def train(name,                   # a recipe, or its name
     "Train a network by recipe"
     r = name if isinstance(name,Recipe) else recipe(name)
     r = change(miniature(r) if quick else r, **kw)
+    init = init or r.init or None
     if init and kw.keys()&NET.keys(): raise SisrError(f'the network comes from {init}: leave out its settings, or --init')
     seed_everything(r.seed)
     g = load_model(init).train() if init else SRResNet(r.scale, channels=1 if r.gray else 3, **r.net)

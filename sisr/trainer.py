@@ -207,6 +207,11 @@ def _leave(self:Trainer, stage:Stage, bar):
     self.stage,self.j,self.weight,self.climb,self.best = self.stage+1,0,0.,None,None
 
 # %% ../nbs/12_trainer.ipynb #cbae9838
+def _middle(distance, side=128):
+    "That distance of the middle of two images, so that large ones cost no more"
+    cut = lambda x: x[..., (x.shape[-2]-side)//2 if x.shape[-2]>side else 0:, (x.shape[-1]-side)//2 if x.shape[-1]>side else 0:][..., :side, :side]
+    return lambda sr,hr: distance(cut(sr), cut(hr))
+
 @patch
 def validate(self:Trainer)->dict:
     "The averaged network, made consistent, on the validation pairs: name -> mean"
@@ -250,7 +255,7 @@ def _frame(self:Trainer, most:int=4, side:int=128):
 def fit(self:Trainer, stages, resume:bool=False)->list:
     "Run `stages`, a list of `Stage`; with `resume` go on where the folder's checkpoint ends. Returns the history"
     stages = [stages] if isinstance(stages,Stage) else list(stages)
-    self.also = dict(vgg_distance=VGGDistance().to(self.acc.device)) if any(s.ramp for s in stages) else {}
+    self.also = dict(vgg_distance=_middle(VGGDistance().to(self.acc.device))) if any(s.ramp for s in stages) else {}
     self._begin(resume)
     share = self.acc.num_processes
     feed = Feed(self.patches, self.k*share+self.acc.process_index, share, self.acc.device)
