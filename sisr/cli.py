@@ -10,9 +10,9 @@ from .shell import (COMMANDS, FORMATS, Usage, answer, as_usage, attempt, command
                         table, targets, warned, whole, whole_number)
 
 # %% auto #0
-__all__ = ['MODEL', 'SCALE', 'DEVICE', 'main', 'collect', 'plan', 'upscaler', 'size', 'tiles_in', 'pixels_read', 'too_small',
-           'enlarge', 'upscale_files', 'training', 'train_recipe', 'subject', 'protocol_of', 'scores', 'evaluate_model',
-           'centre', 'views', 'make_sheet', 'list_models']
+__all__ = ['MODEL', 'SCALE', 'STYLE', 'DEVICE', 'main', 'collect', 'plan', 'upscaler', 'fraction', 'size', 'tiles_in',
+           'pixels_read', 'too_small', 'enlarge', 'upscale_files', 'training', 'train_recipe', 'subject', 'protocol_of',
+           'scores', 'evaluate_model', 'centre', 'views', 'make_sheet', 'list_models']
 
 # %% ../nbs/15_cli.ipynb #7af719f9
 def main(argv:list=None # what was typed after `sisr`; None: from the command line
@@ -48,19 +48,28 @@ def plan(inputs:list, # files and folders, as typed
     return spared(list(zip([f for f,_ in found], to)), bad)
 
 # %% ../nbs/15_cli.ipynb #a083aa72
-def upscaler(args     # parsed options: model, device, and scale, tile, no_consistent where the command has them
+def upscaler(args     # parsed options: model, device, and scale, style, tile, no_consistent where the command has them
             ):
     "The `Upscaler` that the options ask for"
     from sisr.generators import models
-    from sisr.upscaler import Upscaler, find_network, load_model, pick_device
-    scale = getattr(args, 'scale', None)
+    from sisr.upscaler import Upscaler, find_network, load_network, pick_device, sisters
+    scale,style = (getattr(args, k, None) for k in ('scale','style'))
     name = args.model or f'photos-x{scale or 4}'
     if not args.model and name not in models():
         raise Usage(f'--scale {scale}: no network that enlarges {scale} times is shipped; give one by --model' + (f', or train one by --recipe {name}' if scale in (2,8) else ''))
-    with as_usage(): device,path = pick_device(args.device),find_network(name)
-    net = load_model(path)
+    with as_usage(): device,_ = pick_device(args.device),(find_network if style is None else sisters)(name)
+    net = load_network(name, style)
     if scale and net.scale!=scale: raise Usage(f'{name} enlarges {net.scale} times, not {scale}')
     return Upscaler(net, device, tile=getattr(args, 'tile', None), consistent=not getattr(args, 'no_consistent', False))
+
+# %% ../nbs/15_cli.ipynb #b2c07e11
+def fraction(text:str)->float:
+    "'0.5' -> 0.5: a number from 0 to 1"
+    import argparse
+    try: t = float(text)
+    except ValueError: t = -1
+    if not 0<=t<=1: raise argparse.ArgumentTypeError(f'{text!r} is no number from 0 to 1')
+    return t
 
 # %% ../nbs/15_cli.ipynb #a2692270
 def size(file)->tuple: # LR pixels; (1,1) for what cannot be read, its turn to be told will come
@@ -101,6 +110,7 @@ def too_small(up,    # an `Upscaler`
 # %% ../nbs/15_cli.ipynb #92662b19
 MODEL  = opt('--model', metavar='NAME|FILE', help='a name that `sisr models` lists, or a .safetensors file (default: photos-x4)')
 SCALE  = opt('--scale', type=int, choices=(2,3,4,8), metavar='S', help='how many times larger (default: as the model has it, or 4)')
+STYLE  = opt('--style', type=fraction, metavar='T', help='from 0, least error, to 1, sharpest: between NAME and NAME-gan, where both exist')
 DEVICE = opt('--device', metavar='D', default='auto', help='auto (default), cuda, mps or cpu')
 
 def enlarge(up, file, to:Path, bar=None):
@@ -115,7 +125,7 @@ def enlarge(up, file, to:Path, bar=None):
 @command('upscale',
     opt('inputs', nargs='+', metavar='FILE|FOLDER', help='photographs, or folders of them'),
     opt('-o', '--out', required=True, metavar='OUT', help='folder for the results (PNG); or a file, if there is but one'),
-    MODEL, SCALE, DEVICE,
+    MODEL, SCALE, STYLE, DEVICE,
     opt('--tile', type=whole_number, metavar='N', help='pixels of the input at a time: less need less memory (0: all)'),
     opt('--no-consistent', action='store_true', help='do not force the result to shrink back to the input: for noisy input'),
     opt('--resume', action='store_true', help='leave out what is already there'))
@@ -163,16 +173,19 @@ def train_recipe(args)->int:
     return int(any(w.startswith('skipped') for w in heard))       # done, but something in the input was bad
 
 # %% ../nbs/15_cli.ipynb #1b3a1018
-def subject(args      # parsed options: model, scale, device
+def subject(args      # parsed options: model, scale, device, style
            )->tuple:  # (function of LR and protocol to SR, scale, what is known of it)
     "What `--model` names"
     name,s = args.model or f'photos-x{args.scale or 4}',args.scale or 4
+    style = getattr(args, 'style', None)
+    if style is not None and name in ('bicubic','pinv'): raise Usage(f'{name} has no style: that goes between two networks')
     if name=='bicubic': return lambda lr,protocol: protocol.bicubic(lr, s), s, {'name':name}
     if name=='pinv':
         from sisr.resize import pinv
         return lambda lr,protocol: pinv(lr, s), s, {'name':name}
     up = upscaler(args)
-    return lambda lr,protocol: up.tensor(lr), up.scale, {**up.net.info, 'name':Path(name).stem, 'arch':up.net.arch}
+    title = Path(name).stem if style is None else f'{Path(name).stem.removesuffix("-gan")} at style {style:g}'
+    return lambda lr,protocol: up.tensor(lr), up.scale, {**up.net.info, 'name':title, 'arch':up.net.arch}
 
 # %% ../nbs/15_cli.ipynb #ff1592a2
 def protocol_of(name:str,   # as typed, or None
@@ -195,7 +208,7 @@ def scores(res:dict # what `sisr.metrics.evaluate` found
 # %% ../nbs/15_cli.ipynb #88faf9f5
 @command('evaluate',
     opt('--model', metavar='NAME|FILE', help='as in `sisr models`, a .safetensors file, bicubic or pinv (default: photos-x4)'),
-    opt('--data', required=True, metavar='FOLDER', help='HR images'), SCALE, DEVICE,
+    opt('--data', required=True, metavar='FOLDER', help='HR images'), SCALE, STYLE, DEVICE,
     opt('--protocol', metavar='NAME', help="standard, faces128 or ntire (default: the network's own)"),
     opt('--json', metavar='FILE', help='write all numbers here'))
 def evaluate_model(args)->int:
@@ -232,7 +245,7 @@ def views(up, hr)->tuple:
 # %% ../nbs/15_cli.ipynb #1cb9fc07
 @command('sheet',
     opt('image', metavar='IMAGE', help='taken as HR'),
-    opt('-o', '--out', required=True, metavar='sheet.png', help='.png or .jpg'), MODEL, DEVICE,
+    opt('-o', '--out', required=True, metavar='sheet.png', help='.png or .jpg'), MODEL, STYLE, DEVICE,
     opt('--size', type=whole_number, default=128, metavar='N', help='of the N x N pixels in the middle (default: 128; 0: all)'))
 def make_sheet(args)->int:
     "LR, SR, HR and UR of one image, beside their bicubic stretch"

@@ -4,6 +4,7 @@
 
 # %% ../nbs/14_upscaler.ipynb #221e22e6
 from __future__ import annotations
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 import torch
@@ -12,10 +13,11 @@ from fastcore.basics import patch
 from torch import Tensor
 from .images import Picture, SisrError, to_uint8
 from .resize import RADIUS, at_scale, consistent as project, tiles, upscale
-from .generators import find_model, fuse, load_model, receptive_radius
+from .generators import find_model, fuse, load_model, models, plain_state, receptive_radius
 
 # %% auto #0
-__all__ = ['pick_device', 'through', 'Tiled', 'within', 'is_hard', 'find_network', 'Upscaler']
+__all__ = ['pick_device', 'through', 'Tiled', 'within', 'is_hard', 'find_network', 'unlike', 'mixed_info', 'interpolate',
+           'sisters', 'load_network', 'Upscaler']
 
 # %% ../nbs/14_upscaler.ipynb #c1fa2030
 def pick_device(name=None        # 'auto' (or None), 'cpu', 'cuda', 'cuda:1', 'mps', or a torch.device
@@ -97,13 +99,71 @@ def find_network(name:str   # a shipped name ('photos-x4') or a .safetensors fil
         raise SisrError(f'{name} looks like a Hugging Face Hub id: not yet. Download its .safetensors file and give its path')
     return find_model(name)
 
+# %% ../nbs/14_upscaler.ipynb #a1c07e13
+def unlike(a, b      # two networks
+          )->list:   # of text, empty where they can be mixed
+    "What differs between their architectures; spectral norm may, being a way to train"
+    if type(a)!=type(b): return [f'network {type(a).__name__} and {type(b).__name__}']
+    return [f'{k} {a.arch.get(k)} and {b.arch.get(k)}' for k in a.arch|b.arch if k!='sn' and a.arch.get(k)!=b.arch.get(k)]
+
+# %% ../nbs/14_upscaler.ipynb #a1c07e16
+def mixed_info(a, b,     # two networks
+               t:float   # between them
+              )->dict:   # for `.info`
+    "Where a mixture comes from"
+    both = {k:a.info[k] for k in ('protocol','degradation','licence') if k in a.info and a.info[k]==b.info.get(k)}
+    return dict(**both, style=t, ancestors=[a.info,b.info])
+
+# %% ../nbs/14_upscaler.ipynb #a1c07e18
+def interpolate(a,        # a network
+                b,        # one of the same architecture that began as `a`
+                t:float   # 0: `a`; 1: `b`
+               ):         # a new network, in eval mode, without spectral norm
+    "The network with the weights (1-t)*a + t*b: those that their convolutions really use"
+    if not 0<=t<=1: raise SisrError(f'style {t}: a number from 0 to 1 is wanted')
+    if diff := unlike(a, b): raise SisrError(f'cannot mix networks that differ: {", ".join(diff)}')
+    wa,wb = (plain_state(deepcopy(n).eval()) for n in (a,b))                # in eval mode reading changes nothing
+    def mix(x, y): return (1-t)*x + t*y if x.is_floating_point() else y    # a counter is not mixed
+    net = type(a)(**{**a.arch, 'sn':False})
+    net.load_state_dict({k: mix(x, wb[k].to(x.device)) for k,x in wa.items()})
+    net.info = mixed_info(a, b, float(t))
+    return net.eval().to(next(a.parameters()).device)
+
+# %% ../nbs/14_upscaler.ipynb #a1c07e1f
+def sisters(name       # NAME or NAME-gan, shipped or a file; or two names or files
+           )->list:    # two files
+    "The ends of the slider: the files of NAME and NAME-gan"
+    if isinstance(name, (tuple,list)):
+        if len(name)!=2: raise SisrError(f'style goes between two networks, not {len(name)}')
+        return [find_network(n) for n in name]
+    path = find_network(name)
+    stem = path.stem.removesuffix('-gan')
+    pair = [path.with_name(s+path.suffix) for s in (stem, f'{stem}-gan')]
+    if gone := [p.stem for p in pair if not p.is_file()]:
+        have = [n for n in models() if f'{n}-gan' in models()]
+        raise SisrError(f'{name} has no style: there is no {gone[0]} beside it; shipped with a sister: {", ".join(have) or "none yet"}')
+    return pair
+
+# %% ../nbs/14_upscaler.ipynb #a1c07e21
+def load_network(name,             # a shipped name or a file; with a style also two of them
+                 style:float=None  # 0: NAME, 1: NAME-gan, or between; None: the one that is named
+                ):                 # float32, in eval mode
+    "The network of that name, or the one between it and its sister"
+    if style is not None: return interpolate(*map(load_model, sisters(name)), style)
+    if isinstance(name, (tuple,list)): raise SisrError('two networks need a style from 0 to 1')
+    return load_model(find_network(name))
+
 # %% ../nbs/14_upscaler.ipynb #26e02a75
 class Upscaler(Tiled):
     "A trained network on any image"
     @classmethod
-    def from_pretrained(cls, name:str, device=None, **kw):
-        "The network of that name (`sisr.models()`) or in that file; the rest as in `Tiled`"
-        return cls(load_model(find_network(name)), device, **kw)
+    def from_pretrained(cls,
+                        name,             # one of `sisr.models()`, or a .safetensors file; with a style also two of them
+                        device=None,      # 'auto' (or None), 'cuda', 'mps', 'cpu'
+                        style:float=None, # from 0, NAME, to 1, NAME-gan; None: the one that is named
+                        **kw):            # the rest as in `Tiled`
+        "The network of that name or in that file, or one between it and its sister"
+        return cls(load_network(name, style), device, **kw)
 
 # %% ../nbs/14_upscaler.ipynb #4f1e312c
 @patch

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from sisr import cli
-from sisr.generators import SRResNet, save_model
+from sisr.generators import SRResNet, load_model, models, save_model
 from sisr.images import sample
 
 
@@ -270,6 +270,68 @@ def test_train_errors(sisr, tmp_path):
                                 (['x', '--init', 'photo-x4'], 2, 'photo-x4'), (['x'], 1, 'no such')):
         res = sisr(*train, *[tmp_path/m if m == 'x' else m for m in more])
         assert res[0] == status and words in res[2] and len(res[2].splitlines()) == 1
+
+# style: between a network and its GAN sister
+
+@pytest.fixture(scope='session')
+def gan(net, tmp_path_factory):
+    "A copy of the tiny network that has a sister beside it"
+    path = tmp_path_factory.mktemp('pair')/'duo.safetensors'
+    shutil.copy(net, path)
+    g = load_model(net)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for p in g.parameters(): p.add_(torch.randn_like(p), alpha=.05)
+    save_model(g, path.with_name('duo-gan.safetensors'))
+    return path
+
+def test_style_goes_from_one_network_to_its_sister(sisr, gan, tmp_path):
+    x = np.random.default_rng(0).integers(0, 255, (20, 24, 3), np.uint8)
+    Image.fromarray(x).save(tmp_path/'a.png')
+    def large(*options):
+        assert sisr('upscale', tmp_path/'a.png', '-o', tmp_path/'big.png', '--model', *options)[::2] == (0, '')
+        return np.asarray(Image.open(tmp_path/'big.png')).astype(int)
+    sister = gan.with_name('duo-gan.safetensors')
+    first, last = large(gan), large(sister)
+    for model in (gan, sister):
+        assert (large(model, '--style', 0) == first).all() and (large(model, '--style', 1) == last).all()
+        half = large(model, '--style', .5)
+        assert 0 < abs(half-first).mean() < abs(last-first).mean()
+
+def test_style_of_evaluate_and_sheet(sisr, gan, tmp_path):
+    (tmp_path/'hr').mkdir()
+    Image.open(sample('kitten')).crop((100, 100, 148, 148)).save(tmp_path/'hr/a.png')
+    means = []
+    for t in ('0', '.5', '1'):
+        status, out, err = sisr('evaluate', '--model', gan, '--data', tmp_path/'hr', '--style', t, '--json', tmp_path/'out.json')
+        assert (status, err) == (0, '') and out.startswith(f'duo at style {float(t):g} x4')
+        res = json.loads((tmp_path/'out.json').read_text())
+        assert res['model']['style'] == float(t) and len(res['model']['ancestors']) == 2
+        means.append(res['mean']['psnr_y'])
+    assert len(set(means)) == 3
+    status, out, err = sisr('evaluate', '--model', gan, '--data', tmp_path/'hr', '--json', tmp_path/'out.json')
+    assert out.startswith('duo x4') and json.loads((tmp_path/'out.json').read_text())['mean']['psnr_y'] == means[0]
+    assert sisr('sheet', tmp_path/'hr/a.png', '-o', tmp_path/'sheet.png', '--model', gan, '--style', .5)[::2] == (0, '')
+
+@pytest.mark.parametrize('start', [['upscale', 'PHOTO', '-o', 'out'], ['sheet', 'PHOTO', '-o', 'sheet.png'], ['evaluate', '--data', 'in']])
+@pytest.mark.parametrize('options,words', [
+    (['--model', 'GAN', '--style', '2'], "'2' is no number from 0 to 1"), (['--model', 'GAN', '--style', '-0.1'], '--style'),
+    (['--model', 'GAN', '--style', 'nan'], '--style'), (['--model', 'GAN', '--style', 'sharp'], "'sharp' is no number"),
+    (['--model', 'GAN', '--style'], '--style'), (['--model', 'NET', '--style', '.5'], 'there is no tiny-gan beside it'),
+    (['--model', 'no-such-network', '--style', '.5'], 'called no-such-network'),
+    pytest.param(['--style', '.5'], 'photos-x4 has no style: there is no photos-x4-gan beside it',
+                 marks=pytest.mark.skipif('photos-x4-gan' in models(), reason='photos-x4 has a sister'))])
+def test_style_that_cannot_be(sisr, net, gan, photos, tmp_path, monkeypatch, start, options, words):
+    monkeypatch.chdir(tmp_path)
+    names = dict(NET=net, GAN=gan, PHOTO=photos/'a.png')
+    status, out, err = sisr(*[names.get(a, a) for a in start+options])
+    assert (status, out) == (2, '') and words in err and len(err.splitlines()) == 1
+    assert os.listdir(tmp_path) == ['in']
+
+def test_style_needs_two_networks(sisr, gan, photos):
+    for name in ('bicubic', 'pinv'):
+        status, _, err = sisr('evaluate', '--model', name, '--data', photos, '--style', 0)
+        assert status == 2 and f'{name} has no style' in err
 
 # the real command
 

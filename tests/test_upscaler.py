@@ -1,14 +1,16 @@
 "The upscaler on everything a user may hand it"
+import copy
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from sisr.generators import SRResNet, receptive_radius
+from sisr.generators import SRResNet, load_model, models, plain_state, receptive_radius, save_model
 from sisr.images import Picture, SisrError, from_uint8, to_tensor
 from sisr.metrics import lr_psnr
 from sisr.resize import downscale
-from sisr.upscaler import Upscaler, pick_device
+from sisr.upscaler import Upscaler, interpolate, load_network, pick_device, sisters
 
 
 def net(scale=4, **kw):
@@ -144,6 +146,107 @@ def test_from_pretrained_errors(tmp_path):
     with pytest.raises(SisrError): Upscaler.from_pretrained('no-such-model')
     with pytest.raises(SisrError): Upscaler.from_pretrained(str(tmp_path/'none.safetensors'))
     with pytest.raises(SisrError, match='Hub id'): Upscaler.from_pretrained('someone/somenet')
+
+# between a network and its GAN sister
+
+def sister(a, seed=1):
+    "A network that began as `a` and went on a little"
+    torch.manual_seed(seed)
+    res = copy.deepcopy(a)
+    with torch.no_grad():
+        for p in res.parameters(): p.add_(torch.randn_like(p), alpha=.02)
+    return res.eval()
+
+@pytest.fixture
+def pair(tmp_path):
+    "Files of a network and of its sister, which lies beside it"
+    return [save_model(n, tmp_path/f'{name}.safetensors', note=name) for n, name in ((net(), 'x'), (sister(net()), 'x-gan'))]
+
+@pytest.mark.parametrize('kw', [{}, dict(scale=2, channels=1), dict(scale=8, heads=(2, 8)), dict(faithful=True)])
+def test_interpolate_has_exact_ends(kw):
+    a = net(**kw); b = sister(a); x = noise(9, 8, a.channels)
+    before = [{k: v.clone() for k, v in n.state_dict().items()} for n in (a, b)]
+    with torch.no_grad():
+        for t, same in ((0, a), (0., a), (1, b), (1., b)): assert torch.equal(interpolate(a, b, t)(x), same(x))
+        assert not torch.equal(interpolate(a, b, .5)(x), a(x))
+    mid = interpolate(a, b, .25).state_dict()
+    for k, v in before[0].items():
+        w = before[1][k]
+        if v.is_floating_point(): assert torch.allclose(mid[k], .75*v+.25*w, atol=1e-6)
+    for n, state in zip((a, b), before): assert all(torch.equal(v, state[k]) for k, v in n.state_dict().items())
+
+@pytest.mark.parametrize('which', [(True, True), (True, False), (False, True)])
+def test_interpolate_with_spectral_norm(which):
+    "What is mixed are the weights that the convolutions use, in whatever mode the networks are handed over"
+    a, b = (net(sn=sn, faithful=True) for sn in which); b = sister(b)
+    x, ends = noise(9, 8), [plain_state(n) for n in (a, b)]
+    with torch.no_grad(): want = [n(x) for n in (a, b)]
+    for n in (a, b): n.train()
+    state = {k: v.clone() for n in (a, b) for k, v in n.state_dict().items()}
+    mid = interpolate(a, b, .5)
+    assert not mid.arch['sn'] and not mid.training and a.training and b.training
+    assert all(torch.equal(v, state[k]) for k, v in b.state_dict().items())   # power iteration did not go on
+    for k, v in mid.state_dict().items():
+        if v.is_floating_point(): assert torch.allclose(v, (ends[0][k]+ends[1][k])/2, atol=1e-6)
+    with torch.no_grad():
+        for t in (0, 1): assert torch.allclose(interpolate(a, b, t)(x), want[t], atol=1e-6)
+
+def test_interpolate_takes_counters_from_the_second():
+    a = net(faithful=True); b = sister(a)
+    for m in b.modules():
+        if isinstance(m, torch.nn.BatchNorm2d): m.num_batches_tracked += 7
+    mid = [v for k, v in interpolate(a, b, .5).state_dict().items() if 'num_batches' in k]
+    assert mid and all(v == 7 and v.dtype == torch.int64 for v in mid)
+
+@pytest.mark.parametrize('t', [-.01, 1.01, 2, float('nan'), float('inf')])
+def test_interpolate_stays_between(t):
+    with pytest.raises(SisrError, match='from 0 to 1'): interpolate(net(), net(), t)
+
+@pytest.mark.parametrize('kw,words', [(dict(width=8), 'width 16 and 8'), (dict(blocks=3), 'blocks 2 and 3'), (dict(scale=2), 'scale 4 and 2'),
+                                      (dict(faithful=True), 'faithful False and True'), (dict(channels=1), 'channels 3 and 1')])
+def test_interpolate_tells_what_differs(kw, words):
+    with pytest.raises(SisrError, match=words): interpolate(net(), net(**kw), .5)
+
+def test_interpolate_tells_both_ancestors(pair, tmp_path):
+    mid = load_network(pair[0], .5)
+    assert [i['note'] for i in mid.info['ancestors']] == ['x', 'x-gan'] and mid.info['style'] == .5
+    saved = load_model(save_model(mid, tmp_path/'mid.safetensors'))              # it is a network like others
+    assert saved.info == mid.info
+
+def test_style_ends_are_the_networks(pair):
+    x = noise(12, 10)
+    def sr(name, **kw): return Upscaler.from_pretrained(name, 'cpu', **kw).tensor(x)
+    ends = [sr(p) for p in pair]
+    for name in (pair[0], str(pair[0]), pair[1], tuple(pair), list(map(str, pair))):
+        for t in (0, 1): assert torch.equal(sr(name, style=t), ends[t])
+        far = [(sr(name, style=t)-ends[0]).abs().mean() for t in (.25, .5, .75, 1)]
+        assert 0 < far[0] < far[1] < far[2] < far[3]
+    assert torch.equal(sr(pair[::-1], style=0), ends[1])                         # two names: as one says
+
+def test_style_needs_a_sister(pair, tmp_path):
+    lone = save_model(net(), tmp_path/'y.safetensors')
+    with pytest.raises(SisrError, match='y.safetensors has no style: there is no y-gan beside it; shipped with a sister: ') as e: sisters(lone)
+    assert '\n' not in str(e.value)
+    gan = save_model(net(), tmp_path/'z-gan.safetensors')
+    with pytest.raises(SisrError, match='there is no z beside it'): sisters(gan)
+    with pytest.raises(SisrError, match='not 3'): sisters([lone]*3)
+    with pytest.raises(SisrError, match='a style from 0 to 1'): Upscaler.from_pretrained(tuple(pair))
+    with pytest.raises(SisrError, match='from 0 to 1'): Upscaler.from_pretrained(pair[0], style=1.5)
+    with pytest.raises(SisrError, match='no-such'): Upscaler.from_pretrained('no-such-model', style=.5)
+    save_model(net(width=8), tmp_path/'y-gan.safetensors')
+    with pytest.raises(SisrError, match='width 16 and 8'): Upscaler.from_pretrained(lone, style=.5)
+
+@pytest.mark.parametrize('name', list(models()))
+def test_style_of_what_is_shipped(name):
+    "Each shipped pair can be mixed; each network without a sister says so"
+    base = name.removesuffix('-gan')
+    if {base, f'{base}-gan'} <= set(models()):
+        assert [p.stem for p in sisters(name)] == [base, f'{base}-gan']
+        x = noise(6, 5)
+        for t, end in ((0, base), (1, f'{base}-gan')):
+            assert torch.equal(Upscaler.from_pretrained(name, 'cpu', style=t).tensor(x), Upscaler.from_pretrained(end, 'cpu').tensor(x))
+    else:
+        with pytest.raises(SisrError, match=f'{name} has no style'): Upscaler.from_pretrained(name, style=.5)
 
 def test_devices():
     assert pick_device('cpu').type == 'cpu'
