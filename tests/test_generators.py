@@ -3,8 +3,10 @@ import json
 import pytest, torch
 from hypothesis import given, settings, strategies as st
 from safetensors.torch import save_file
-from sisr.generators import SRResNet, find_model, fuse, load_model, models, read_header, save_model
+from sisr.generators import ARCHITECTURES, RRDBNet, SRResNet, find_model, fuse, generator, load_model, models, plain_state, read_header, save_model
 from sisr.images import SisrError
+from sisr.trainer import EMA
+from sisr.upscaler import Upscaler
 
 def net(**kw): torch.manual_seed(0); return SRResNet(**{**dict(scale=2, width=8, blocks=2), **kw})
 
@@ -30,6 +32,51 @@ def test_round_trip(tmp_path):
     assert h.arch==g.arch and h.info=={'licence':'x'} and not h.training
     assert read_header(f)['network']=='SRResNet'
     assert all(torch.equal(v, g.state_dict()[k].half().float()) for k,v in h.state_dict().items())
+
+def dense(**kw):
+    "A small `RRDBNet` that does something: its heads do not start at zero"
+    torch.manual_seed(0)
+    g = RRDBNet(**{**dict(scale=4, width=8, blocks=1, growth=4), **kw})
+    for h in g.heads.values(): torch.nn.init.normal_(h.weight, std=.1)
+    return g
+
+def test_dense_round_trip(tmp_path):
+    g = dense(heads=(2,4), sn=True, channels=1); h = load_model(save_model(g, tmp_path/'d.safetensors', licence='x'))
+    assert type(h) is RRDBNet and h.arch==g.arch and h.info=={'licence':'x'}
+    assert all(torch.equal(v, g.state_dict()[k].half().float()) for k,v in h.state_dict().items())
+
+@pytest.mark.parametrize('sn', [False,True])
+def test_dense_folds_and_averages_exactly(sn):
+    g = dense(sn=sn).train(); x = torch.randn(2,3,7,9)
+    with torch.no_grad():
+        for _ in range(3): g(x)
+        y = g.eval()(x)
+        assert (fuse(g)(x)-y).abs().max()<1e-5
+        assert (EMA(g).net(x)-y).abs().max()<1e-5
+
+@pytest.mark.parametrize('scale', [2,4])
+def test_dense_tiles_equal_the_whole(scale):
+    g,lr = dense(scale=scale),torch.rand(1,3,52,61)*2-1
+    whole,tiled = (Upscaler(g, 'cpu', tile=t).tensor(lr) for t in (0,19))
+    assert (whole-tiled).abs().max()<1e-5
+
+def test_dense_learns_everywhere():
+    g = dense(); g(torch.randn(1,3,8,8)).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum()>0 for p in g.parameters())
+
+@pytest.mark.parametrize('name', list(ARCHITECTURES))
+def test_built_by_name(name):
+    g = generator(2, 1, name, width=8, blocks=1)
+    assert type(g).__name__==name and generator(**g.arch, network=name).arch==g.arch
+    with pytest.raises(SisrError, match=f'{name} has no evil'): generator(2, network=name, evil=1)
+
+@pytest.mark.parametrize('name', ['', 'srresnet', None])
+def test_unknown_names_get_the_known(name):
+    with pytest.raises(SisrError, match='SRResNet or RRDBNet'): generator(2, network=name)
+
+def test_shared_parts_leave_the_first_network_as_it_was():
+    want = {'stem.0.weight','stem.0.bias','trunk.0.body.0.weight','trunk.2.bias','stages.0.0.weight','heads.2.weight'}
+    assert want<=set(net(faithful=False).state_dict()) and plain_state(net(faithful=False)).keys()==net(faithful=False).state_dict().keys()
 
 def bad(tmp_path, kind):
     f = tmp_path/'bad.safetensors'
