@@ -26,7 +26,7 @@ def test_learns(vgg):
     hr = F.interpolate(torch.randint(0, 256, (2,3,2,2)).float(), size=(16,16), mode='bilinear').to(torch.uint8) # smooth: G has a chance
     loop = PlainSRGAN(itertools.repeat(hr), vgg, size=16, width=16, blocks=1, d_width=8)
     g,d = ([p.detach().clone() for p in net.parameters()] for net in (loop.G,loop.D))
-    rows = loop.run(10)
+    rows = loop.run(8)
     assert all(torch.tensor(list(r.values())).isfinite().all() for r in rows)
     assert all(not torch.equal(a,b) for a,b in zip(g, loop.G.parameters()) if b.ndim>1)
     assert all(not torch.equal(a,b) for a,b in zip(d, loop.D.parameters()) if b.ndim>1)
@@ -34,12 +34,12 @@ def test_learns(vgg):
 
 def test_its_generator_is_ours():
     torch.manual_seed(0)
-    mine,theirs,lr = SRResNet(4, sn=True),Generator(4),torch.rand(2,3,8,8)*2-1
+    mine,theirs,lr = SRResNet(4, sn=True),Generator(4),torch.rand(2,3,6,6)*2-1
     assert count(mine)==count(theirs)
     twins(mine, theirs)
     for train in (False, True):
         with torch.no_grad(): a,b = (net.train(train)(lr) for net in (mine,theirs))
-        assert a.shape==b.shape==(2,3,32,32)
+        assert a.shape==b.shape==(2,3,24,24)
         assert torch.allclose(a, b, atol=1e-5)
 
 @pytest.mark.parametrize('size', (32,40))
@@ -52,7 +52,7 @@ def test_its_discriminator_is_ours(size):
     assert b.shape==(2,1) and torch.allclose(a, b[:,0], atol=1e-5)
 
 def test_discriminators_of_full_width_have_as_many_parameters():
-    with torch.device('meta'): assert count(SRGANDiscriminator(96, sn=True))==count(Discriminator(96))
+    assert count(SRGANDiscriminator(sn=True))==count(Discriminator())
 
 def test_its_features_are_ours(vgg):
     x = torch.rand(1,3,32,32)*2-1
