@@ -11,7 +11,7 @@ import torch
 from .images import SisrError
 from .resize import consistent, downscale
 from .metrics import Protocol, Pairs, evaluate
-from .generators import load_model
+from .generators import generator, load_model
 from .losses import PerceptualLoss
 from .recipes import Recipe, SHARP, TINY, train, trainer
 from .trainer import Ramp, Stage
@@ -93,9 +93,8 @@ def run(question:str, variant:str, seed:int, # of QUESTIONS
     cut = lambda s: replace(s, steps=min(s.steps, steps or s.steps))
     r = replace(r, stages=tuple(map(cut, r.stages)))
     init = {} if r.init=='none' else dict(init=str(start(r, data, folder, seed, min(400, steps or 400))))
-    from sisr.recipes import SRResNet
     torch.manual_seed(seed)
-    g = load_model(init['init']).train() if init else SRResNet(4, **r.net)
+    g = load_model(init['init']).train() if init else generator(4, **r.net)
     with tempfile.TemporaryDirectory() as out:
         t = trainer(r, g, data, out, val=list(val)[:16], show=False)
         tweak(t, variant)

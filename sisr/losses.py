@@ -105,16 +105,17 @@ class PerceptualLoss(nn.Module):
 
 # %% ../nbs/08_losses.ipynb #cd965619
 class VGGDistance(nn.Module):
-    "How differently two images look to VGG19: (N,C,H,W) twice -> (N,), from 0 to 20; lower is better"
+    "How different the textures of two images look to VGG19: (N,C,H,W) twice -> (N,), from 0 to 12; lower is better"
     def __init__(self, source:str='shipped'):
         super().__init__()
-        self.vgg = VGG19(('conv1_2','conv2_2','conv3_4','conv4_4','conv5_4'), source, after=True)
+        self.vgg = VGG19(('conv1_2','conv2_2','conv3_4'), source, after=True)
 
     @torch.no_grad()
     def forward(self, sr:Tensor, hr:Tensor)->Tensor:
-        pairs = zip(self.vgg(sr).values(), self.vgg(hr).values())
-        unit = lambda f: F.normalize(f.float(), dim=1)             # (N,c,h,w), length 1 at each place
-        return sum((unit(a)-unit(b)).square().sum(1).mean((1,2)) for a,b in pairs)
+        pairs = zip(self.vgg(sr).values(), self.vgg(hr).values(), (16,8,4))      # a cell at each layer's size
+        unit = lambda f,k: F.normalize(F.avg_pool2d(f.float(), min(k, *f.shape[-2:])), dim=1)   # (N,c,h/k,w/k), length 1 at each place
+        return sum((unit(a,k)-unit(b,k)).square().sum(1).mean((1,2)) for a,b,k in pairs)
+
 
 # %% ../nbs/08_losses.ipynb #92d64c41
 class AdversarialLoss:

@@ -12,7 +12,7 @@ from .images import SisrError, SisrWarning, image_files
 from .metrics import Protocol, Pairs
 from .degradations import Bicubic
 from .data import ImageSet, Patches, named, named_in, split_by_identity
-from .generators import SRResNet, load_model, find_model
+from .generators import generator, load_model, find_model
 from .determinism import seed_everything
 from .figures import curves, save_figure
 from .adversary import Adversary
@@ -30,7 +30,7 @@ class Recipe:
     name:str                                    # what `sisr train --recipe` takes
     about:str                                   # one line for people
     scale:int=4                                 # HR over LR
-    net:dict=field(default_factory=dict)        # arguments of `SRResNet`, scale apart
+    net:dict=field(default_factory=dict)        # arguments of `generator`, scale apart
     stages:tuple=(Stage(),)                     # what is done, in order
     patch:int=128                               # side of an HR patch, pixels
     batch:int=16                                # patches a step, all processes together
@@ -69,7 +69,7 @@ def _quarrel(pixels, alone, both, rate=1e-3):
     "The three stages, from their steps"
     content = dict(l1=1., vgg=.1)
     return (Stage('pixels', pixels, rate), Stage('D alone', alone, 0, losses={}, rate_d=2e-4, until=.8, shape='flat'),
-            Stage('both', both, 2e-4, shape='decay', losses=content, rate_d=2e-4, adversary=.01, ramp=Ramp(1.4, .05, 4)))
+            Stage('both', both, 2e-4, shape='decay', losses=content, rate_d=2e-4, adversary=.02, ramp=Ramp(1.3, .06, 5)))
 
 def _reported(pixels, alone, both):
     "The same, by the rules of 2019"
@@ -82,8 +82,8 @@ FACES = dict(scale=4, net=LEAN, patch=64, batch=8, flips=2, protocol='faces128',
 
 GANS = (Recipe('supervised-x4', 'any photographs, x4, L1, then VGG19 and an adversary', 4, LEAN, _quarrel(5500, 300, 4000), patch=64,
                adversary=SHARP, hard=True, ema=.998, look=250),
-        Recipe('faces-x4-gan', 'CelebA faces, x4, from faces-x4: VGG19 and an adversary', stages=_quarrel(50, 300, 1500, 1e-4),
-               adversary=SHARP, hard=True, ema=.99, **FACES),
+        Recipe('faces-x4-gan', 'CelebA faces, x4, from faces-x4: VGG19 and an adversary', stages=_quarrel(50, 300, 1300, 1e-4),
+               adversary=SHARP, hard=True, ema=.97, **FACES),
         Recipe('faces-x4-gan-2019', "the same, the 2019 report's way", stages=_reported(50, 300, 1900), adversary=SRGAN, ema=0., **FACES))
 
 RECIPES = {r.name:r for r in (*(r for s in (2,4,8) for r in _family(s)), *GANS, MNIST)}
@@ -135,7 +135,7 @@ def checked(r:Recipe)->Recipe:
 
 # %% ../nbs/13_recipes.ipynb #a12ddf59
 OWN = {'patch':int, 'batch':int, 'flips':int, 'protocol':str, 'ema':float, 'precision':str, 'seed':int, 'look':int}
-NET = {'width':int, 'blocks':int, 'faithful':bool, 'sn':bool, 'tail':int}
+NET = {'network':str, 'width':int, 'blocks':int, 'growth':int, 'faithful':bool, 'sn':bool, 'tail':int}
 STAGE = {'steps':int, 'rate':float}                                # of all stages at once
 
 def _as(kind, name, v):
@@ -258,9 +258,9 @@ def train(name,                   # a recipe, or its name
     init = init or r.init or None
     if init and kw.keys()&NET.keys(): raise SisrError(f'the network comes from {init}: leave out its settings, or --init')
     seed_everything(r.seed)
-    g = load_model(init).train() if init else SRResNet(r.scale, channels=1 if r.gray else 3, **r.net)
+    g = load_model(init).train() if init else generator(r.scale, 1 if r.gray else 3, **r.net)
     if g.scale!=r.scale: raise SisrError(f'{init} is a x{g.scale} network, the recipe {r.name} is for x{r.scale}')
-    if init: r = replace(r, net={k:v for k,v in g.arch.items() if k not in ('scale','channels')})
+    if init: r = replace(r, net=dict(network=type(g).__name__, **{k:v for k,v in g.arch.items() if k not in ('scale','channels')}))
     t = trainer(r, g, data, out, val, show, save)
     t.fit(r.stages, resume)
     if t.acc.is_main_process: draw(t.history, t.out/'curve.png')

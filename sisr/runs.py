@@ -30,9 +30,9 @@ class Tally:
 
     def check(self):
         "`SisrError` that names the loss which broke first, if one did"
-        at,name = min(((v.item(),n) for n,v in self.first.items()), default=(torch.inf,''))
+        at,name = min(((v.item(),n) for n,v in self.first.items()), key=lambda x: x[0], default=(torch.inf,''))
         if at==torch.inf: return
-        raise SisrError(f'loss {name} was no number (NaN or infinite) at step {int(at)+1}: resume from the last checkpoint with a lower rate')
+        raise SisrError(f'loss {name} was no number (NaN or infinite) at step {int(at)+1}: begin another run with a lower rate')
 
     def means(self)->dict:
         "name -> mean since the last reading"
@@ -86,7 +86,7 @@ def save_checkpoint(state:dict, out:Path, step:int, keep:int=2):
         os.replace(tmp, path)
     except (OSError, RuntimeError) as e:
         tmp.unlink(missing_ok=True)
-        raise SisrError(f'{path}: the checkpoint could not be written ({e}); the one before it is intact') from None
+        raise SisrError(f'{path}: the checkpoint could not be written ({e.__context__ or e}); the one before it is intact') from None
     for old in sorted(out.glob('checkpoint-*.pt'))[:-keep]: old.unlink()
 
 # %% ../nbs/11a_runs.ipynb #e7533b1c

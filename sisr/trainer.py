@@ -127,7 +127,7 @@ def step(self:Trainer,
         losses = {name: w*self.loss(name)(sr, hr) for name,w in stage.losses.items()}
     if self.weight: losses['adv'] = self.weight*self.adversary.judge(sr, hr)
     self.descend(sum(losses.values()), pace*stage.rate)
-    return {**losses, **seen}
+    return {**seen, **losses}
 
 # %% ../nbs/12_trainer.ipynb #19c9e76f
 @patch
@@ -190,8 +190,6 @@ def load_weights(self:Trainer, state:dict):
 @patch
 def _enter(self:Trainer, stage:Stage, bar):
     "A stage begins: its adversary's weight, and the score to beat"
-    if (stage.rate_d or stage.adversary) and not self.adversary: raise SisrError(f'stage {stage.name} needs an adversary: give the trainer one')
-    if stage.ramp and self.val is None: raise SisrError(f'stage {stage.name} looks at validation images to raise a weight, and there are none: give some')
     if not self.j: self.weight,self.climb,self.best = stage.adversary,None,None
     if stage.ramp and not self.climb:
         self.climb = Climb(stage.adversary)
@@ -256,6 +254,7 @@ def fit(self:Trainer, stages, resume:bool=False)->list:
     "Run `stages`, a list of `Stage`; with `resume` go on where the folder's checkpoint ends. Returns the history"
     stages = [stages] if isinstance(stages,Stage) else list(stages)
     self.also = dict(vgg_distance=_middle(VGGDistance().to(self.acc.device))) if any(s.ramp for s in stages) else {}
+    self._ready(stages)
     self._begin(resume)
     share = self.acc.num_processes
     feed = Feed(self.patches, self.k*share+self.acc.process_index, share, self.acc.device)
@@ -274,6 +273,14 @@ def fit(self:Trainer, stages, resume:bool=False)->list:
     return self.history
 
 # %% ../nbs/12_trainer.ipynb #1f955941
+@patch
+def _ready(self:Trainer, stages):
+    "What any stage lacks is said before the first step; losses are made before random states are loaded"
+    for s in stages:
+        if (s.rate_d or s.adversary) and not self.adversary: raise SisrError(f'stage {s.name} needs an adversary: give the trainer one')
+        if s.ramp and self.val is None: raise SisrError(f'stage {s.name} looks at validation images to raise a weight, and there are none: give some')
+        for name in s.losses: self.loss(name)
+
 @patch
 def _bound(self:Trainer, stages)->int:
     "Steps this run has in all, if no stage to come ends early"
@@ -308,7 +315,9 @@ def _note(self:Trainer, stage, bar, total):
 def _write(self:Trainer, row):
     self.history.append(row)
     if self.acc.is_main_process:
-        with open(self.out/'history.jsonl','a') as f: f.write(json.dumps(row)+'\n')
+        try:
+            with open(self.out/'history.jsonl','a') as f: f.write(json.dumps(row)+'\n')
+        except OSError as e: raise SisrError(f'{self.out}/history.jsonl could not be written ({e}); the last checkpoint is intact') from None
 
 # %% ../nbs/12_trainer.ipynb #c9b4f1cc
 @patch
@@ -356,6 +365,9 @@ def load_state_dict(self:Trainer, state:dict):
 def checkpoint(self:Trainer):
     "Write the state into the run's folder"
     self.tally.check()                                             # a broken network is not worth keeping
+    nets = [self.net, *([self.adversary.d] if self.adversary else [])]
+    if not all(bool(p.isfinite().all()) for n in nets for p in n.parameters()):
+        raise SisrError(f'a weight is no number (NaN or infinite) after step {self.k}: begin another run with a lower rate')
     if self.acc.is_main_process: save_checkpoint(self.state_dict(), self.out, self.k)
 
 # %% ../nbs/12_trainer.ipynb #ed8338ab
