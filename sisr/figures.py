@@ -12,7 +12,7 @@ from .images import Picture, SisrError, figure_bytes, in_notebook, panels, scree
 
 # %% auto #0
 __all__ = ['COLORS', 'DASHES', 'UNITS', 'LABELS', 'caption', 'region', 'sheet', 'save_figure', 'compare', 'read_history',
-           'smooth', 'curves', 'wiped', 'slider']
+           'smooth', 'curves', 'film', 'wiped', 'slider']
 
 # %% ../nbs/11_figures.ipynb #2ba7451c
 COLORS = ('#0072B2','#D55E00','#009E73','#CC79A7', # blue, vermilion, green, purple
@@ -210,6 +210,26 @@ def _stages(ax, history, x):
         if i: ax.axvline(at, color='.75', lw=.8, zorder=0)
         ax.text(max(at,left), 1, f' {name}', transform=ax.get_xaxis_transform(), fontsize=7, color='.4', va='top')
     ax.set_xlim(left=left)
+
+# %% ../nbs/11_figures.ipynb #5ec65bb2
+def film(frames,            # a folder of pictures, in the order of their names, or a list of files
+         path,              # .webp or .gif
+         seconds:float=.4,  # each picture; the last one stays three times as long
+         captions=None      # a text for each picture; None: its number in the file's name
+        )->Path:
+    "Pictures one after the other, as one animated file"
+    from PIL import ImageDraw
+    files = sorted(Path(frames).glob('*.png')) if isinstance(frames, (str,Path)) else [Path(f) for f in frames]
+    if not files: raise SisrError(f'{frames}: no pictures to make a film of')
+    shots = []
+    for f,text in zip(files, captions or [f'step {int(f.stem):,}' if f.stem.isdigit() else f.stem for f in files]):
+        u = Image.open(f).convert('RGB')
+        u = Image.fromarray(np.pad(np.array(u), ((18,0),(0,0),(0,0)), constant_values=255))
+        ImageDraw.Draw(u).text((4,3), text, fill=(0,0,0))
+        shots.append(u)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    shots[0].save(path, save_all=True, append_images=shots[1:], duration=[round(1000*seconds)]*(len(shots)-1)+[round(3000*seconds)], loop=0, quality=80)
+    return Path(path)
 
 # %% ../nbs/11_figures.ipynb #98aa091f
 def wiped(before, after,     # anything `Picture.of` takes; the smaller is stretched by bicubic to the larger
