@@ -105,7 +105,7 @@ class Trainer:
         self.patches,self.degrade,self.out,self.val = patches,degrade,Path(out),val
         self.log,self.save,self.show = log,save,show and self.acc.is_main_process
         self.k,self.seconds,self.waited = 0,0.,0.                  # steps done, seconds they took, of these seconds without data
-        self.stage,self.j = 0,0                                    # which stage, steps done in it
+        self.stage,self.j,self.lasted = 0,0,0                      # which stage, steps done in it, and in the one before if it ended by them
         self.weight,self.climb,self.best = 0.,None,None            # the adversary's weight now, what the ramp decided, the best state
         self.sure,self.also = 0,{}                                 # readings in which D was too sure; more scores of a validation
         self.history,self.tally,self.recipe = [],Tally(),recipe or {}
@@ -202,6 +202,7 @@ def _leave(self:Trainer, stage:Stage, bar):
         self.load_weights(self.best)
         self._write(dict(step=self.k, stage=stage.name, decision='rolled back', to=self.climb.at, weight=self.climb.weight))
         bar.say(f'step {self.k}: back to step {self.climb.at}, the best one')
+    self.lasted = self.j if self.j==stage.steps else 0
     self.stage,self.j,self.weight,self.climb,self.best = self.stage+1,0,0.,None,None
 
 # %% ../nbs/12_trainer.ipynb #cbae9838
@@ -256,6 +257,8 @@ def fit(self:Trainer, stages, resume:bool=False)->list:
     self.also = dict(vgg_distance=_middle(VGGDistance().to(self.acc.device))) if any(s.ramp for s in stages) else {}
     self._ready(stages)
     self._begin(resume)
+    if self.stage==len(stages) and 0<self.lasted<stages[-1].steps and not stages[-1].ramp:   # its last stage is longer now
+        self.stage,self.j,self.weight = self.stage-1,self.lasted,stages[-1].adversary
     share = self.acc.num_processes
     feed = Feed(self.patches, self.k*share+self.acc.process_index, share, self.acc.device)
     bar,start,waited = Progress(self.k, self._bound(stages), self.show),time.perf_counter()-self.seconds,self.waited
@@ -336,7 +339,7 @@ def _heed(self:Trainer, stage, means)->bool:
 @patch
 def state_dict(self:Trainer)->dict:
     "Everything this run is: a run that loads it goes on to the same bits"
-    return dict(step=self.k, stage=self.stage, j=self.j, seconds=self.seconds, waited=self.waited, lines=len(self.history),
+    return dict(step=self.k, stage=self.stage, j=self.j, lasted=self.lasted, seconds=self.seconds, waited=self.waited, lines=len(self.history),
                 recipe=self.recipe, **{**self.weights(), 'adversary':self.adversary.state_dict() if self.adversary else None},
                 weight=self.weight, climb=vars(self.climb) if self.climb else None, best=self.best, sure=self.sure,
                 scaler=self.acc.scaler.state_dict() if self.acc.scaler else {},
@@ -351,7 +354,7 @@ def load_state_dict(self:Trainer, state:dict):
     self.load_weights(state)
     if self.adversary: self.adversary.load_state_dict(state['adversary'])
     if self.acc.scaler and state['scaler']: self.acc.scaler.load_state_dict(state['scaler'])
-    self.k,self.stage,self.j,self.seconds,self.waited = (state[k] for k in ('step','stage','j','seconds','waited'))
+    self.k,self.stage,self.j,self.lasted,self.seconds,self.waited = (state[k] for k in ('step','stage','j','lasted','seconds','waited'))
     self.weight,self.best,self.sure = (state[k] for k in ('weight','best','sure'))
     self.climb = Climb(**state['climb']) if state['climb'] else None
     self.tally.n,self.tally.sums = state['summed'],{n: v.to(self.acc.device) for n,v in state['sums'].items()}
