@@ -34,9 +34,10 @@ class ResBlock(nn.Module):
     def __init__(self,
                  n:int,              # channels
                  faithful:bool=True, # with BN and PReLU?
-                 sn:bool=False):     # spectral normalisation?
+                 sn:bool=False,      # spectral normalisation?
+                 bn:bool|None=None): # batch normalisation? None: if faithful
         super().__init__()
-        norm = lambda: [nn.BatchNorm2d(n)] if faithful else []
+        norm = lambda: [nn.BatchNorm2d(n)] if (faithful if bn is None else bn) else []
         self.body = nn.Sequential(conv(n,n,sn=sn), *norm(), activation(faithful), conv(n,n,sn=sn), *norm())
     def forward(self, x): return x + self.body(x)              # (N,n,H,W) -> same
 

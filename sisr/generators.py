@@ -18,8 +18,8 @@ from .resize import upscale
 from .blocks import activation, conv, ResBlock, RRDB, UpStage
 
 # %% auto #0
-__all__ = ['ARCHITECTURES', 'StagedNet', 'SRResNet', 'RRDBNet', 'plain_state', 'fuse', 'generator', 'save_model', 'read_header',
-           'models', 'find_model', 'load_model', 'receptive_radius']
+__all__ = ['ARCHITECTURES', 'StagedNet', 'SRResNet', 'RRDBNet', 'plain_state', 'fuse', 'normed', 'generator', 'save_model',
+           'read_header', 'models', 'find_model', 'load_model', 'receptive_radius']
 
 # %% ../nbs/06_generators.ipynb #5a99564c
 class StagedNet(nn.Module):
@@ -71,14 +71,16 @@ class SRResNet(StagedNet):
                  blocks:int=16,      # residual blocks
                  channels:int=3,     # 3 colour, 1 gray
                  faithful:bool=True, # BN, PReLU, 9x9, tanh as in the paper; else lean
-                 sn:bool=False,      # spectral normalisation in each convolution
+                 sn:bool=False,      # spectral normalisation in each convolution (but a lean head)
                  tail:int|None=None, # channels of the x2 stages; None: `width`, or half of it when lean
-                 heads:tuple=()):    # scales that have a head; none named: the last one (lean only)
-        tail,heads = tail or (width if faithful else width//2),list(heads or (scale,))
+                 heads:tuple=(),     # scales that have a head; none named: the last one (lean only)
+                 bn:bool|None=None): # batch normalisation in the trunk; None: if faithful
+        bn,tail,heads = faithful if bn is None else bn, tail or (width if faithful else width//2),list(heads or (scale,))
         stem  = nn.Sequential(conv(channels,width,9 if faithful else 3,sn=sn), activation(faithful))
-        trunk = nn.Sequential(*[ResBlock(width,faithful,sn) for _ in range(blocks)],
-                              conv(width,width,sn=sn), *([nn.BatchNorm2d(width)] if faithful else []))
-        super().__init__(stem, trunk, dict(scale=scale, width=width, blocks=blocks, channels=channels, faithful=faithful, sn=sn, tail=tail, heads=heads))
+        trunk = nn.Sequential(*[ResBlock(width,faithful,sn,bn) for _ in range(blocks)],
+                              conv(width,width,sn=sn), *([nn.BatchNorm2d(width)] if bn else []))
+        super().__init__(stem, trunk, dict(scale=scale, width=width, blocks=blocks, channels=channels, faithful=faithful,
+                                           sn=sn, tail=tail, heads=heads, bn=bn))
 
 # %% ../nbs/06_generators.ipynb #d543da20
 class RRDBNet(StagedNet):
@@ -119,6 +121,42 @@ def fuse(net:nn.Module # a network of this page; unchanged
             if isinstance(m[i+1],nn.BatchNorm2d): m[i],m[i+1] = fuse_conv_bn_eval(m[i],m[i+1]),nn.Identity()
     twin.info = net.info
     return twin.requires_grad_(False).to(next(net.parameters()).device)
+
+# %% ../nbs/06_generators.ipynb #107922f4
+def _convs(net): return [m for m in net.modules() if isinstance(m,nn.Conv2d)]
+
+def _carry(a, b, s):
+    "The weights of convolution `a` for `b`, which gets its input times s; how many times larger its output is"
+    normed = parametrize.is_parametrized(b)
+    (b.parametrizations.weight.original if normed else b.weight).copy_(a.weight)
+    for _ in range(50 if normed else 0): b.weight                  # spectral norm iterates when it is looked at
+    s = s*float(b.weight.norm()/a.weight.norm())
+    b.bias.copy_(a.bias*s)
+    return s
+
+# %% ../nbs/06_generators.ipynb #8f5b09fd
+@torch.no_grad()
+def normed(net:SRResNet, # lean, without BN and spectral norm; unchanged
+           lr:Tensor,    # (N,C,h,w) in [-1,1], as it will see: for the statistics of BN
+           sn:bool=True  # spectral norm too?
+          )->SRResNet:   # its twin, in training mode
+    "Put batch norm and spectral norm into a trained network, which still does what it did"
+    if not isinstance(net,SRResNet) or net.faithful or net.arch['bn'] or net.arch['sn']:
+        raise SisrError('norms can be put into a lean SRResNet that has none')
+    twin,s = SRResNet(**{**net.arch, 'bn':True, 'sn':sn}).to(lr.device).train(),1.
+    norms = (m for m in twin.trunk.modules() if isinstance(m,nn.BatchNorm2d))
+    keep = lambda c,_,y: seen.update({c: (y.mean((0,2,3)), y.var((0,2,3), correction=0))})
+    seen,hooks = {},[c.register_forward_hook(keep) for c in _convs(net.trunk)]
+    net(lr)
+    for h in hooks: h.remove()
+    for a,b in zip(_convs(net.stem), _convs(twin.stem)): s = _carry(a, b, s)
+    for a,b,bn in zip(_convs(net.trunk), _convs(twin.trunk), norms):
+        (m,v),r = seen[a],_carry(a, b, s)                          # b gives r times what a gives; BN makes that s times
+        bn.running_mean.copy_(r*m); bn.running_var.copy_(r*r*v)
+        bn.weight.copy_(s/r*(r*r*v+bn.eps).sqrt()); bn.bias.copy_(s*m)
+    for a,b in zip(_convs(net.stages), _convs(twin.stages)): s = _carry(a, b, s)
+    for k,h in net.heads.items(): twin.heads[k].weight.copy_(h.weight/s); twin.heads[k].bias.copy_(h.bias)
+    return twin
 
 # %% ../nbs/06_generators.ipynb #2e7e05cc
 ARCHITECTURES = dict(SRResNet=SRResNet, RRDBNet=RRDBNet)

@@ -150,4 +150,5 @@ def r1(d:nn.Module,      # a discriminator
     return gamma/2*grad.square().sum((1,2,3)).mean()
 
 # %% ../nbs/08_losses.ipynb #3fc37d10
-LOSSES = dict(l1=lambda: l1, mse=lambda: mse, vgg=PerceptualLoss, vgg_2019=lambda: PerceptualLoss(squared=True, raw=True)) # name -> maker of (sr, hr) -> scalar
+LOSSES = dict(l1=lambda: l1, mse=lambda: mse, vgg=PerceptualLoss, vgg_after=lambda: PerceptualLoss(after=True),
+              vgg_raw=lambda: PerceptualLoss(raw=True), vgg_2019=lambda: PerceptualLoss(squared=True, raw=True)) # name -> maker of (sr, hr) -> scalar

@@ -8,11 +8,11 @@ import difflib, hashlib, warnings
 from dataclasses import dataclass, field, asdict, replace
 from pathlib import Path
 import torch
-from .images import SisrError, SisrWarning, image_files
+from .images import SisrError, SisrWarning, from_uint8, image_files
 from .metrics import Protocol, Pairs
 from .degradations import Bicubic
 from .data import ImageSet, Patches, named, named_in, split_by_identity
-from .generators import generator, load_model, find_model
+from .generators import generator, load_model, find_model, normed
 from .determinism import seed_everything
 from .figures import curves, save_figure
 from .adversary import Adversary
@@ -20,8 +20,8 @@ from .trainer import Ramp, Stage, Trainer, LOSSES
 
 # %% auto #0
 __all__ = ['LEAN', 'TINY', 'MNIST', 'SHARP', 'SRGAN', 'FACES', 'GANS', 'RECIPES', 'OWN', 'NET', 'STAGE', 'Recipe', 'recipe',
-           'miniature', 'checked', 'change', 'holdout', 'items_of', 'trainer', 'provenance', 'ancestor', 'draw',
-           'train']
+           'miniature', 'checked', 'change', 'holdout', 'items_of', 'trainer', 'begun', 'provenance', 'ancestor',
+           'draw', 'train']
 
 # %% ../nbs/13_recipes.ipynb #834bba32
 @dataclass(frozen=True)
@@ -65,11 +65,11 @@ MNIST = Recipe('mnist-x2', 'digits 14x14 -> 28x28, the smallest experiment', 2, 
 SHARP = dict(d='srgan', arch=dict(size=64, width=32))
 SRGAN = dict(d='srgan', arch=dict(size=64, width=32, bn=True, sn=True), summed=True)
 
-def _quarrel(pixels, alone, both, rate=1e-3):
+def _quarrel(pixels, alone, both, rate=1e-3, patience=5):
     "The three stages, from their steps"
     content = dict(l1=1., vgg=.1)
     return (Stage('pixels', pixels, rate), Stage('D alone', alone, 0, losses={}, rate_d=2e-4, until=.8, shape='flat'),
-            Stage('both', both, 2e-4, shape='decay', losses=content, rate_d=2e-4, adversary=.02, ramp=Ramp(1.3, .06, 5)))
+            Stage('both', both, 2e-4, shape='decay', losses=content, rate_d=2e-4, adversary=.02, ramp=Ramp(1.3, .06, patience)))
 
 def _reported(pixels, alone, both):
     "The same, by the rules of 2019"
@@ -82,9 +82,10 @@ FACES = dict(scale=4, net=LEAN, patch=64, batch=8, flips=2, protocol='faces128',
 
 GANS = (Recipe('supervised-x4', 'any photographs, x4, L1, then VGG19 and an adversary', 4, LEAN, _quarrel(5500, 300, 4000), patch=64,
                adversary=SHARP, hard=True, ema=.998, look=250),
-        Recipe('faces-x4-gan', 'CelebA faces, x4, from faces-x4: VGG19 and an adversary', stages=_quarrel(50, 300, 1300, 1e-4),
-               adversary=SHARP, hard=True, ema=.97, **FACES),
-        Recipe('faces-x4-gan-2019', "the same, the 2019 report's way", stages=_reported(50, 300, 1900), adversary=SRGAN, ema=0., **FACES))
+        Recipe('faces-x4-gan', 'CelebA faces, x4, from faces-x4: VGG19 and an adversary', stages=_quarrel(50, 300, 2400, 1e-4, 8),
+               adversary=SHARP, hard=True, ema=.98, **FACES),
+        Recipe('faces-x4-gan-2019', "the same, the 2019 report's way", stages=_reported(50, 300, 2250), adversary=SRGAN, ema=0.,
+               **{**FACES, 'net':{**LEAN, 'bn':True, 'sn':True}}))
 
 RECIPES = {r.name:r for r in (*(r for s in (2,4,8) for r in _family(s)), *GANS, MNIST)}
 
@@ -108,7 +109,8 @@ def miniature(r:Recipe,     # a full recipe
     "The same training in about two minutes on two CPU cores"
     once = [s for s in r.stages if s.name!='restart']               # so short a run rises once
     stages = tuple(replace(s, rate=min(s.rate,1e-3)) for s in _steps(once, steps))
-    small = replace(r, net=r.net if r.gray else TINY, stages=stages, patch=min(r.patch,96), batch=min(r.batch,16), ema=.98, init='')
+    norms = {k:r.net[k] for k in ('bn','sn') if k in r.net}
+    small = replace(r, net=r.net if r.gray else {**TINY, **norms}, stages=stages, patch=min(r.patch,96), batch=min(r.batch,16), ema=.98, init='')
     return _short(small, steps) if r.adversary else small
 
 def _short(r, steps):
@@ -135,7 +137,7 @@ def checked(r:Recipe)->Recipe:
 
 # %% ../nbs/13_recipes.ipynb #a12ddf59
 OWN = {'patch':int, 'batch':int, 'flips':int, 'protocol':str, 'ema':float, 'precision':str, 'seed':int, 'look':int}
-NET = {'network':str, 'width':int, 'blocks':int, 'growth':int, 'faithful':bool, 'sn':bool, 'tail':int}
+NET = {'network':str, 'width':int, 'blocks':int, 'growth':int, 'faithful':bool, 'sn':bool, 'bn':bool, 'tail':int}
 STAGE = {'steps':int, 'rate':float}                                # of all stages at once
 
 def _as(kind, name, v):
@@ -216,6 +218,19 @@ def trainer(r:Recipe,          # what to do
     t.patches[0]                                                   # what is wrong with the data is said now
     return t
 
+# %% ../nbs/13_recipes.ipynb #c29908e5
+def begun(r:Recipe, # what to do
+          init,     # a shipped name, or a file
+          data      # as for `items_of`
+         ):         # the network to go on with, in training mode
+    "The network that `init` holds, as the recipe wants it"
+    g = load_model(init).train()
+    if g.scale!=r.scale: raise SisrError(f'{init} is a x{g.scale} network, the recipe {r.name} is for x{r.scale}')
+    if not r.net.get('bn') or g.arch.get('bn'): return g
+    some,protocol = items_of(data, r.dataset)[:64],Protocol.named(r.protocol)
+    hr = Patches(ImageSet(some, protocol if protocol.crop else None, gray=r.gray), r.patch, 16, r.seed, r.flips)[0]
+    return normed(g, Bicubic(r.scale)(from_uint8(hr)), r.net.get('sn', False))
+
 # %% ../nbs/13_recipes.ipynb #7df5e3ce
 def provenance(r:Recipe, t:Trainer)->dict:
     "What a network file tells about its training"
@@ -258,8 +273,7 @@ def train(name,                   # a recipe, or its name
     init = init or r.init or None
     if init and kw.keys()&NET.keys(): raise SisrError(f'the network comes from {init}: leave out its settings, or --init')
     seed_everything(r.seed)
-    g = load_model(init).train() if init else generator(r.scale, 1 if r.gray else 3, **r.net)
-    if g.scale!=r.scale: raise SisrError(f'{init} is a x{g.scale} network, the recipe {r.name} is for x{r.scale}')
+    g = begun(r, init, data) if init else generator(r.scale, 1 if r.gray else 3, **r.net)
     if init: r = replace(r, net=dict(network=type(g).__name__, **{k:v for k,v in g.arch.items() if k not in ('scale','channels')}))
     t = trainer(r, g, data, out, val, show, save)
     t.fit(r.stages, resume)
