@@ -19,7 +19,8 @@ from sisr.images import from_uint8
 from sisr.losses import CONVS, PerceptualLoss, vgg19_weights
 from sisr.recipes import LEAN
 from sisr.resize import consistent
-from sisr.trainer import Stage, Trainer
+from sisr.stages import Stage
+from sisr.trainer import Trainer
 
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 

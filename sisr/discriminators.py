@@ -24,16 +24,16 @@ class SRGANDiscriminator(nn.Module):
                  sn:bool=False):  # spectral normalisation, but in the first and the last layer?
         super().__init__()
         if size<16: raise SisrError(f'size {size}: D halves four times, 16 pixels or more are wanted')
-        self.arch = dict(size=size, width=width, channels=channels, bn=bn, sn=sn)
-        w,side = width,-(-size//16)
+        self.arch,self.side = dict(size=size, width=width, channels=channels, bn=bn, sn=sn),-(-size//16)
+        w,side = width,self.side
         plan = (w,w,2), (w,2*w,1), (2*w,2*w,2), (2*w,4*w,1), (4*w,4*w,2), (4*w,8*w,1), (8*w,8*w,2)   # in, out, stride
         fc = nn.Linear(8*w*side**2, 16*w)
         self.features = nn.Sequential(DiscBlock(channels, w, bn=False), *[DiscBlock(i, o, s, bn, sn) for i,o,s in plan])
-        self.pool = nn.AdaptiveAvgPool2d(side)
         self.judge = nn.Sequential(spectral_norm(fc) if sn else fc, nn.LeakyReLU(.2), nn.Linear(16*w, 1))
 
     def forward(self, x:Tensor)->Tensor:
-        f = self.pool(self.features(x))                            # (N,8w,side,side)
+        f = self.features(x)                                       # (N,8w,H/16,W/16)
+        if f.shape[-2:]!=(self.side,self.side): f = F.adaptive_avg_pool2d(f, self.side)
         return self.judge(f.flatten(1)).squeeze(1)                 # (N,)
 
 # %% ../nbs/07_discriminators.ipynb #8500a010

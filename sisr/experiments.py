@@ -13,8 +13,8 @@ from .resize import consistent, downscale
 from .metrics import Protocol, Pairs, evaluate
 from .generators import generator
 from .determinism import seed_everything
-from .recipes import Recipe, SHARP, TINY, begun, train, trainer
-from .trainer import Ramp, Stage
+from .stages import Ramp, Stage
+from .recipes import Recipe, SHARP, TINY, begun, provenance, train, trainer
 
 # %% auto #0
 __all__ = ['PIXELS', 'TRIAL', 'TWEAKS', 'BN', 'DENSE', 'SCRATCH', 'ESRGAN', 'QUESTIONS', 'T95', 'altered', 'raw_lr',
@@ -106,7 +106,7 @@ def run(variant,             # a `Recipe`, or a pair of one and a key of TWEAKS
         val,                 # the same, to measure on
         folder,              # for the networks to start from
         steps:int|None=None  # of each stage at most; None: all
-       )->dict:              # variant, seed, steps, seconds, the scores, and a short history
+       )->dict:              # variant, seed, steps, seconds, device, torch, the scores, and a short history
     "One training, measured"
     r,tweak = _what(variant)
     most = steps or 10**9
@@ -121,8 +121,8 @@ def run(variant,             # a `Recipe`, or a pair of one and a key of TWEAKS
         t.fit(r.stages)
         net = t.ema.net
         scores = evaluate(lambda lr: consistent(net(lr), lr), Pairs(val, 4, Protocol.named('faces128')), device=t.acc.device)['mean']
-    told = ('step','stage','d_right','d_fake','weight','decision','vgg_distance','psnr_y')
-    return dict(variant=fingerprint(variant), seed=seed, steps=t.k, seconds=round(t.seconds,1), **scores,
+    told,came = ('step','stage','d_right','d_fake','weight','decision','vgg_distance','psnr_y'),provenance(r, t)
+    return dict(variant=fingerprint(variant), **{k:came[k] for k in ('seed','steps','seconds','device','torch')}, **scores,
                 history=[{k:h[k] for k in told if k in h} for h in t.history])
 
 # %% ../nbs/13a_experiments.ipynb #5c41fd00

@@ -16,7 +16,9 @@ from .generators import generator, load_model, find_model, normed
 from .determinism import seed_everything
 from .figures import curves, save_figure
 from .adversary import Adversary
-from .trainer import Ramp, Stage, Trainer, LOSSES
+from .stages import Ramp, Stage
+from .losses import LOSSES
+from .trainer import Trainer
 
 # %% auto #0
 __all__ = ['LEAN', 'TINY', 'MNIST', 'SHARP', 'SRGAN', 'FACES', 'GANS', 'RECIPES', 'OWN', 'NET', 'STAGE', 'Recipe', 'recipe',
@@ -115,7 +117,7 @@ def miniature(r:Recipe,     # a full recipe
 
 def _short(r, steps):
     "A step with an adversary costs many without: most of a miniature's are pixels"
-    counts = [max(1, round(steps*k)) for k in (.3,.03,.07)]
+    counts = [max(1, round(steps*k)) for k in (.3,.1,.07)]         # D alone ends early where it can
     return replace(r, stages=tuple(replace(s, steps=k) for s,k in zip(r.stages, counts)), patch=64, batch=8, look=20,
                    adversary={**r.adversary, 'arch':{**r.adversary['arch'], 'width':16}})
 
@@ -277,5 +279,6 @@ def train(name,                   # a recipe, or its name
     if init: r = replace(r, net=dict(network=type(g).__name__, **{k:v for k,v in g.arch.items() if k not in ('scale','channels')}))
     t = trainer(r, g, data, out, val, show, save)
     t.fit(r.stages, resume)
+    path = t.export(**provenance(r, t), note=note, licence=licence, **({'init': ancestor(init, g)} if init else {}))
     if t.acc.is_main_process: draw(t.history, t.out/'curve.png')
-    return t.export(**provenance(r, t), note=note, licence=licence, **({'init': ancestor(init, g)} if init else {}))
+    return path

@@ -85,6 +85,20 @@ def pinv(lr:Tensor,  # (N,C,h,w) float
     if s==1: return lr.float()
     with torch.autocast(lr.device.type, enabled=False): return _pinv1d(_pinv1d(y,s).mT, s).mT.float()
 
+# %% ../nbs/01_resize.ipynb #2b0b9435
+class _Project(torch.autograd.Function):
+    "sr + A+(lr - A sr)"
+    @staticmethod
+    def forward(ctx, sr, lr, s):
+        ctx.save_for_backward(lr); ctx.s = s
+        return sr + pinv(lr - downscale(sr,s), s)
+
+    @staticmethod
+    def backward(ctx, g):                                          # of `sr` the projection; of `lr` the transpose of A+
+        (lr,),s = ctx.saved_tensors,ctx.s
+        back = torch.func.vjp(lambda y: pinv(y,s), lr)[1](g)[0] if ctx.needs_input_grad[1] else None
+        return _Project.apply(g, torch.zeros_like(lr), s), back, None
+
 # %% ../nbs/01_resize.ipynb #69981904
 def consistent(sr:Tensor,         # (N,C,h*s,w*s) float, any guess
                lr:Tensor,         # (N,C,h,w) float, what it must explain
@@ -94,7 +108,7 @@ def consistent(sr:Tensor,         # (N,C,h*s,w*s) float, any guess
     s = sr.shape[-1]//lr.shape[-1]
     if sr.shape[:2]!=lr.shape[:2] or tuple(sr.shape[-2:])!=tuple(n*s for n in lr.shape[-2:]):
         raise SisrError(f'{tuple(sr.shape)} is not a whole multiple of {tuple(lr.shape)}')
-    if not tile: return sr.float() + pinv(lr - downscale(sr,s), s)
+    if not tile: return _Project.apply(sr.float(), lr, s)
     if tile<1: raise SisrError(f'tile {tile}: 1 LR pixel or more is wanted')
     out = torch.empty(sr.shape, device=sr.device)
     for inner,outer,cut in tiles(lr.shape[-2], lr.shape[-1], tile, RADIUS+4):

@@ -12,7 +12,7 @@ from fastcore.basics import patch
 from .images import SisrError, SisrWarning
 
 # %% auto #0
-__all__ = ['Tally', 'interactive', 'in_kernel', 'Progress', 'save_checkpoint', 'load_checkpoint', 'stoppable']
+__all__ = ['Tally', 'interactive', 'in_kernel', 'Progress', 'writing', 'save_checkpoint', 'load_checkpoint', 'stoppable']
 
 # %% ../nbs/11a_runs.ipynb #c7e50242
 class Tally:
@@ -75,6 +75,14 @@ def draw(self:Progress, row:dict, keys=('l1','mse','vgg','adv','d')):
         if k in row: xs,ys = self.lines.setdefault(k, ([],[])); xs.append(row['step']); ys.append(row[k])
     self.master.names = list(self.lines)
     if self.lines: self.master.update_graph([list(v) for v in self.lines.values()])
+
+# %% ../nbs/11a_runs.ipynb #42a9dd80
+@contextmanager
+def writing(path # what is about to be written
+           ):
+    "Inside, what the disk refuses is said in one line"
+    try: yield
+    except OSError as e: raise SisrError(f'{path} could not be written ({e.strerror or e}); what was saved before is intact') from None
 
 # %% ../nbs/11a_runs.ipynb #51767b28
 def save_checkpoint(state:dict, out:Path, step:int, keep:int=2):

@@ -5,7 +5,6 @@
 # %% ../nbs/12_trainer.ipynb #6baacae9
 from __future__ import annotations
 import copy, json, time, warnings
-from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 import torch
@@ -15,64 +14,15 @@ from .images import Picture, SisrError, SisrWarning, from_uint8
 from .resize import consistent
 from .metrics import evaluate
 from .data import Feed
-from .generators import plain_state, save_model
+from .generators import save_model
 from .losses import LOSSES, VGGDistance
 from .determinism import rng_state, seed_everything, set_rng_state
-from .runs import Progress, Tally, load_checkpoint, save_checkpoint, stoppable
+from .runs import Progress, Tally, load_checkpoint, save_checkpoint, stoppable, writing
 from .adversary import Adversary
+from .stages import Climb, EMA, Stage
 
 # %% auto #0
-__all__ = ['Ramp', 'Stage', 'EMA', 'Trainer', 'Climb']
-
-# %% ../nbs/12_trainer.ipynb #b0f8ecf9
-@dataclass(frozen=True)
-class Ramp:
-    "How the adversary's weight grows: at each validation, and only while that finds a better image"
-    factor:float=1.3       # the weight is multiplied by it
-    most:float=.1          # the weight stays below
-    patience:int=3         # validations without a best score; then back to the best, and on to the next stage
-    blind:bool=False       # grow at each validation whatever it says, and never go back: the 2019 report's way
-
-# %% ../nbs/12_trainer.ipynb #d8483ba5
-@dataclass(frozen=True)
-class Stage:
-    "A stretch of a training, as data"
-    name:str='pixels'                                            # shown in history and curves
-    steps:int=1000                                               # batches, at most
-    rate:float=1e-3                                              # G's highest learning rate; 0: G rests
-    warmup:float=.02                                             # share of the steps over which the rate rises to it
-    shape:str='line'                                             # how it goes on: 'line' to zero, 'decay' to a tenth, 'flat'
-    losses:dict=field(default_factory=lambda: dict(l1=1.))       # name of a loss -> its weight
-    adversary:float=0.                                           # weight of the adversarial loss in G's; 0: none
-    rate_d:float=0.                                              # D's highest learning rate; 0: D rests
-    until:float=0.                                               # D is right so often (0.8: in 80 %) ends the stage; 0: nothing does
-    ramp:Ramp|None=None                                          # how `adversary` grows; None: it stays
-
-# %% ../nbs/12_trainer.ipynb #9e75dbcb
-@patch
-def pace(self:Stage, k:int)->float:
-    "What share of the highest learning rates step k of this stage has"
-    up = max(1, round(self.warmup*self.steps))
-    if k<up: return (k+1)/up
-    return dict(flat=1., decay=.1**(k/self.steps), line=(self.steps-k)/max(1, self.steps-up))[self.shape]
-
-# %% ../nbs/12_trainer.ipynb #82ea6079
-class EMA:
-    "Exponential moving average of a generator's effective weights, as a plain network in eval mode: `.net`"
-    def __init__(self,
-                 g:nn.Module,        # the network in training
-                 decay:float=.999):  # how much of the old average stays at each step; less at the start
-        self.decay,self.net = decay,type(g)(**{**g.arch, 'sn':False}).eval().requires_grad_(False)
-        self.net.to(next(g.parameters()).device, memory_format=torch.channels_last).load_state_dict(plain_state(g))
-
-    @torch.no_grad()
-    def update(self,
-               g:nn.Module, # the network in training
-               k:int):      # steps so far
-        d,new = min(self.decay, (k+1)/(k+10)),plain_state(g)
-        old = self.net.state_dict()
-        pairs = [(old[n],v) for n,v in new.items() if v.is_floating_point()]
-        torch._foreach_lerp_([a for a,_ in pairs], [b for _,b in pairs], 1-d)
+__all__ = ['Trainer']
 
 # %% ../nbs/12_trainer.ipynb #69eea253
 class Trainer:
@@ -155,24 +105,6 @@ def loss(self:Trainer, name:str):
         self.losses[name] = made.to(self.acc.device) if isinstance(made,nn.Module) else made
     return self.losses[name]
 
-# %% ../nbs/12_trainer.ipynb #4b48419a
-@dataclass
-class Climb:
-    "Where a ramp stands"
-    weight:float           # of the adversary now
-    best:float=float('inf')# the lowest score so far
-    at:int=0               # the step that had it
-    misses:int=0           # looks since then
-
-    def decide(self, ramp:Ramp, score:float, step:int)->str:
-        "What a validation leads to: 'raised', 'held' or 'stopped'"
-        better = score<self.best
-        if better: self.best,self.at,self.misses = score,step,0
-        else: self.misses += 1
-        if not better and not ramp.blind: return 'held' if self.misses<ramp.patience else 'stopped'
-        self.weight = min(ramp.most, self.weight*ramp.factor)
-        return 'raised'
-
 # %% ../nbs/12_trainer.ipynb #683686df
 @patch
 def weights(self:Trainer)->dict:
@@ -246,8 +178,9 @@ def _frame(self:Trainer, most:int=4, side:int=128):
     for _,(_,lr,hr) in zip(range(most), self.val):
         if min(hr.shape[-2:])<side: continue
         with torch.no_grad(): lr = cut(lr, side//s).to(self.acc.device); shots.append(consistent(self.ema.net(lr), lr).cpu())
-    (self.out/'frames').mkdir(exist_ok=True)
-    if shots: Picture.of(torch.cat(shots, -1).clamp(-1,1)).to_pil().save(self.out/'frames'/f'{self.k:08d}.png')
+    with writing(self.out/'frames'):
+        (self.out/'frames').mkdir(exist_ok=True)
+        if shots: Picture.of(torch.cat(shots, -1).clamp(-1,1)).to_pil().save(self.out/'frames'/f'{self.k:08d}.png')
 
 # %% ../nbs/12_trainer.ipynb #983266ee
 @patch
@@ -318,9 +251,7 @@ def _note(self:Trainer, stage, bar, total):
 def _write(self:Trainer, row):
     self.history.append(row)
     if self.acc.is_main_process:
-        try:
-            with open(self.out/'history.jsonl','a') as f: f.write(json.dumps(row)+'\n')
-        except OSError as e: raise SisrError(f'{self.out}/history.jsonl could not be written ({e}); the last checkpoint is intact') from None
+        with writing(book := self.out/'history.jsonl'), open(book,'a') as f: f.write(json.dumps(row)+'\n')
 
 # %% ../nbs/12_trainer.ipynb #c9b4f1cc
 @patch
@@ -377,7 +308,7 @@ def checkpoint(self:Trainer):
 @patch
 def _begin(self:Trainer, resume):
     "An empty folder, or the state it holds; the history is cut back to the checkpoint"
-    self.out.mkdir(parents=True, exist_ok=True)
+    with writing(self.out): self.out.mkdir(parents=True, exist_ok=True)
     state,book = load_checkpoint(self.out),self.out/'history.jsonl'
     if state and not resume: raise SisrError(f'{self.out} holds a run of {state["step"]} steps: resume it, or choose another folder')
     self.acc.wait_for_everyone()                                   # all have looked before one writes
@@ -385,7 +316,8 @@ def _begin(self:Trainer, resume):
     lines = book.read_text().splitlines()[:state['lines']] if state else []
     self.history = [json.loads(l) for l in lines]
     self.acc.wait_for_everyone()                                   # all have read before one writes
-    if self.acc.is_main_process: book.write_text(''.join(l+'\n' for l in lines))
+    if self.acc.is_main_process:
+        with writing(book): book.write_text(''.join(l+'\n' for l in lines))
 
 # %% ../nbs/12_trainer.ipynb #857b9f7b
 @patch
@@ -401,4 +333,5 @@ def _same(self:Trainer, then:dict):
 @patch
 def export(self:Trainer, **info)->Path:
     "The averaged network as out/model.safetensors"
-    if self.acc.is_main_process: return save_model(self.ema.net, self.out/'model.safetensors', **info)
+    if self.acc.is_main_process:
+        with writing(path := self.out/'model.safetensors'): return save_model(self.ema.net, path, **info)

@@ -5,7 +5,7 @@ from hypothesis import given, settings, strategies as st
 from safetensors.torch import save_file
 from sisr.generators import ARCHITECTURES, RRDBNet, SRResNet, find_model, fuse, generator, load_model, models, plain_state, read_header, save_model
 from sisr.images import SisrError
-from sisr.trainer import EMA
+from sisr.stages import EMA
 from sisr.upscaler import Upscaler
 
 def net(**kw): torch.manual_seed(0); return SRResNet(**{**dict(scale=2, width=8, blocks=2), **kw})

@@ -32,3 +32,22 @@ def test_upscaler(hr, tile):
     lr = Protocol().lr(hr, 4)
     cpu, gpu = (Upscaler(net, device, tile=tile).tensor(lr).cpu() for device in ('cpu', DEVICE))
     assert (gpu-cpu).abs().max() < 2/127.5
+
+def test_a_training_with_an_adversary_repeats(tmp_path):
+    "Bit for bit, with the switches set: G, D and the average"
+    from sisr.adversary import Adversary
+    from sisr.data import ImageSet, Patches
+    from sisr.degradations import Bicubic
+    from sisr.determinism import deterministic, digest, seed_everything
+    from sisr.images import samples
+    from sisr.stages import Stage
+    from sisr.trainer import Trainer
+    def go(out):
+        with deterministic():
+            seed_everything(0)
+            g = SRResNet(4, width=16, blocks=2, faithful=False)
+            t = Trainer(g, Patches(ImageSet(samples()[:4]), 48, 4), Bicubic(4), out, hard=True, ema=.9, show=False,
+                        adversary=Adversary('srgan', dict(size=48, width=8, sn=True), replay=32, every=1))
+            t.fit([Stage('pixels', 5), Stage('both', 5, 3e-4, losses=dict(l1=1.,vgg=.1), rate_d=3e-4, adversary=.02)])
+        return [digest(net) for net in (t.net, t.adversary.d, t.ema.net)]
+    assert go(tmp_path/'a') == go(tmp_path/'b')

@@ -3,7 +3,7 @@ import json, os, random, signal, subprocess, sys, time
 import pytest, torch
 from safetensors.torch import load_file
 from sisr.images import samples
-from sisr.trainer import load_checkpoint
+from sisr.runs import load_checkpoint
 
 SET = 'steps=60 patch=48 batch=4 width=8 blocks=1'.split()
 
@@ -85,7 +85,9 @@ def test_a_file_tells_how_its_network_came_to_be(tmp_path):
     assert b['recipe']['net']['width']==8                          # of the network, not of the recipe's name
 
 def test_time_waited_goes_on_after_a_resume(tmp_path):
-    from sisr.trainer import Trainer, Stage, load_checkpoint
+    from sisr.runs import load_checkpoint
+    from sisr.stages import Stage
+    from sisr.trainer import Trainer
     from sisr.generators import SRResNet
     from sisr.data import ImageSet, Patches
     from sisr.degradations import Bicubic
