@@ -23,7 +23,7 @@ DASHES = ('-','--','-.',':')
 UNITS = dict(psnr_y='{:.2f} dB', ssim_y='SSIM {:.3f}', lr_psnr='LR {:.1f} dB', lpips_alex='LPIPS {:.3f}', st_lpips_alex='ST-LPIPS {:.3f}')
 LABELS = dict(psnr_y='PSNR-Y (dB)', ssim_y='SSIM-Y', lr_psnr='LR-PSNR (dB)',
               lpips_alex='LPIPS (lower is better)', st_lpips_alex='ST-LPIPS (lower is better)',
-              l1='L1 distance', vgg_distance='texture distance', weight="adversary's weight", d_right='how often D is right', d="D's loss",
+              l1='L1 distance', vgg_distance='texture distance', weight="adversary's weight", d_right='how often D is right', d="D's loss", vgg='VGG19', vgg_2019='VGG19, 2019', adv='adversarial',
                mse='squared error', rate='learning rate', lr='learning rate', seconds='time (s)', step='step', loss='loss')
 
 # %% ../nbs/11_figures.ipynb #31d95ae1
@@ -202,13 +202,15 @@ def _log_axis(ax):
 
 # %% ../nbs/11_figures.ipynb #aa5487c3
 def _stages(ax, history, x):
-    "A thin line where a stage begins, with its name"
+    "A thin line where a stage begins, with its name if there is room for it"
     begins,was = [],None
     for r in history:
         if r.get('stage') not in (None,was) and x in r: was = r['stage']; begins.append((r[x],was))
-    left = ax.get_xlim()[0]
-    for i,(at,name) in enumerate(begins if len(begins)>1 else []):
+    left,right = ax.get_xlim()
+    ends = [at for at,_ in begins[1:]]+[right]
+    for i,((at,name),end) in enumerate(zip(begins, ends) if len(begins)>1 else []):
         if i: ax.axvline(at, color='.75', lw=.8, zorder=0)
+        if end-max(at,left)<(right-left)*.025*len(name): continue
         ax.text(max(at,left), 1, f' {name}', transform=ax.get_xaxis_transform(), fontsize=7, color='.4', va='top')
     ax.set_xlim(left=left)
 
