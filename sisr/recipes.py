@@ -14,7 +14,8 @@ from .degradations import Bicubic
 from .data import ImageSet, Patches, named, named_in, split_by_identity
 from .generators import generator, load_model, find_model, normed
 from .determinism import seed_everything
-from .figures import curves, save_figure
+from .figures import curves, film, save_figure
+from .runs import writing
 from .adversary import Adversary
 from .stages import Ramp, Stage
 from .losses import LOSSES
@@ -250,10 +251,13 @@ def ancestor(name, # a shipped name, or a file
     return dict(name=Path(name).stem, sha256=hashlib.sha256(find_model(name).read_bytes()).hexdigest(), **told)
 
 # %% ../nbs/13_recipes.ipynb #a4e2d712
-def draw(history, path):
-    "The run's losses, scores and learning rate as a figure"
-    seen = {k for row in history for k in row}
-    return save_figure(curves(history, *(k for k in (*LOSSES,'psnr_y','lr_psnr','rate') if k in seen)), path)
+def draw(history, out):
+    "The run's losses, scores, decisions and learning rate as a figure, and its film"
+    seen,out = {k for row in history for k in row},Path(out)
+    keys = (*LOSSES,'adv','d','d_right','weight','psnr_y','lr_psnr','vgg_distance','rate')
+    save_figure(curves(history, *(k for k in keys if k in seen)), out/'curve.png')
+    if any((out/'frames').glob('*.png')):
+        with writing(out/'film.webp'): film(out/'frames', out/'film.webp')
 
 # %% ../nbs/13_recipes.ipynb #014cb50e
 def train(name,                   # a recipe, or its name
@@ -280,5 +284,5 @@ def train(name,                   # a recipe, or its name
     t = trainer(r, g, data, out, val, show, save)
     t.fit(r.stages, resume)
     path = t.export(**provenance(r, t), note=note, licence=licence, **({'init': ancestor(init, g)} if init else {}))
-    if t.acc.is_main_process: draw(t.history, t.out/'curve.png')
+    if t.acc.is_main_process: draw(t.history, t.out)
     return path
