@@ -11,13 +11,14 @@ import torch
 from .images import SisrError, image_files, samples
 from .resize import consistent, downscale
 from .metrics import Protocol, Pairs, evaluate
+from .degradations import Bicubic
 from .generators import generator
 from .determinism import seed_everything
 from .stages import Ramp, Stage
 from .recipes import Recipe, SHARP, TINY, begun, provenance, train, trainer
 
 # %% auto #0
-__all__ = ['PIXELS', 'TRIAL', 'TWEAKS', 'BN', 'DENSE', 'SCRATCH', 'ESRGAN', 'QUESTIONS', 'T95', 'altered', 'raw_lr',
+__all__ = ['PIXELS', 'TRIAL', 'TWEAKS', 'BN', 'DENSE', 'SCRATCH', 'ESRGAN', 'QUESTIONS', 'T95', 'altered', 'Raw', 'raw_lr',
            'unit_gradient', 'fingerprint', 'start', 'run', 'kept', 'ask', 'spread', 'interval', 'Answer', 'answer']
 
 # %% ../nbs/13a_experiments.ipynb #5c550bf5
@@ -40,9 +41,11 @@ def altered(r:Recipe,           # to start from
                    stages=tuple(replace(s, **kw) if s.name==stage else s for s in r.stages))
 
 # %% ../nbs/13a_experiments.ipynb #6a90c1d3
-def raw_lr(t):
+class Raw(Bicubic):
     "LR neither clamped nor rounded"
-    t.degrade = lambda hr: downscale(hr, t.val.scale)
+    def __call__(self, hr): return downscale(hr, self.scale)
+
+def raw_lr(t): t.degrade = Raw(t.val.scale)
 
 def unit_gradient(t):
     "Each step's gradient, over all weights of G, has length 1"
