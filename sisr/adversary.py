@@ -53,8 +53,8 @@ def fakes(self:Adversary,
          )->tuple:    # (fakes to judge, old ones on top or None)
     "New images and old ones"
     if self.replay is None: return sr,None
-    n,old = max(1, round(self.share*len(sr))),None
-    if len(self.replay)>=len(sr): old = self.replay.sample(n, sr.device)
+    n,old = min(max(1, round(self.share*len(sr))), len(sr)-1),None  # one new image at least
+    if n and len(self.replay)>=len(sr): old = self.replay.sample(n, sr.device)
     if self.k%self.every==0: self.replay.add(sr)
     if old is None or self.summed: return sr,old
     return torch.cat([old, sr[len(old):]]),None
@@ -69,13 +69,14 @@ def learn(self:Adversary,
     "D's step: up with real images, down with fakes"
     new,old = self.fakes(sr)
     with self.acc.autocast(), parametrize.cached():
-        real,fake = self.d(hr).float(),self.d(new).float()
-        losses = dict(d=self.loss.d(real, fake))
-        if old is not None: losses['d'] = losses['d'] + self.loss.d(real, self.d(old).float())
+        real,fake = self.d(hr).float(),self.d(new if old is None else torch.cat([new,old])).float()
+    fake,more = fake[:len(new)],None if old is None else fake[len(new):]
+    losses = dict(d=self.loss.d(real, fake, more))
     if self.r1 and self.k%self.lazy==0: losses['r1'] = self.lazy*r1(self.d, hr, self.r1)
     self._descend(sum(losses.values()), rate)
-    right = ((real>0).float().mean()+(fake<0).float().mean())/2
-    return {**losses, 'd_right':right, 'd_real':real.detach().sigmoid().mean(), 'd_fake':fake.detach().sigmoid().mean()}
+    r,f = self.loss.judged(real.detach(), fake.detach())
+    right = ((r>0).float().mean()+(f<0).float().mean())/2
+    return {**losses, 'd_right':right, 'd_real':r.sigmoid().mean(), 'd_fake':f.sigmoid().mean()}
 
 # %% ../nbs/11b_adversary.ipynb #9b3d5842
 @patch

@@ -28,7 +28,7 @@ def rng_state()->dict:
     return dict(python=random.getstate(), numpy=(kind, torch.from_numpy(keys.astype(np.int64)), *rest),
                 torch=torch.get_rng_state(), cuda=torch.cuda.get_rng_state_all())
 
-def set_rng_state(state:dict # of `rng_state`; GPUs that are not here are left out
+def set_rng_state(state:dict # of `rng_state`; those of GPUs count only where there are as many of them
                  ):
     "Back to that state"
     random.setstate((state['python'][0], tuple(state['python'][1]), state['python'][2]))

@@ -22,7 +22,8 @@ __all__ = ['PIXELS', 'TRIAL', 'TWEAKS', 'BN', 'DENSE', 'SCRATCH', 'ESRGAN', 'QUE
            'unit_gradient', 'fingerprint', 'start', 'run', 'kept', 'ask', 'spread', 'interval', 'Answer', 'answer']
 
 # %% ../nbs/13a_experiments.ipynb #5c550bf5
-PIXELS = Recipe('pixels', 'the start', 4, TINY, (Stage('pixels', 800, 2e-3),), patch=64, batch=8, flips=2, protocol='faces128', ema=.98)
+PIXELS = Recipe('pixels', 'the start', 4, TINY, (Stage('pixels', 800, 2e-3),), patch=64, batch=8, flips=2, protocol='faces128', ema=.98,
+                precision='bf16')
 TRIAL = replace(PIXELS, name='trial', about='the stages with an adversary', batch=4, hard=True, look=40, ema=.95,
     adversary={**SHARP, 'arch':dict(size=64, width=16)},
     stages=(Stage('D alone', 60, 0, losses={}, rate_d=3e-4, until=.8, shape='flat'),
@@ -57,15 +58,15 @@ def unit_gradient(t):
 TWEAKS = dict(raw_lr=raw_lr, unit_gradient=unit_gradient)
 
 # %% ../nbs/13a_experiments.ipynb #a788e7da
-def _ramped(**kw): return altered(TRIAL, adversary=.005, ramp=Ramp(factor=2, most=.08, patience=3, **kw))
+def _ramped(**kw): return altered(TRIAL, ramp=Ramp(factor=4, most=10., patience=2, **kw))
 def _losses(**kw): return altered(TRIAL, losses=dict(l1=1., **kw))
 BN,DENSE = dict(bn=True),dict(network='RRDBNet', width=32, blocks=1, growth=8)
-SCRATCH = replace(TRIAL, init='none', stages=(replace(TRIAL.stages[1], steps=336, rate=1e-3),))
+SCRATCH = replace(TRIAL, init='none', stages=(replace(TRIAL.stages[1], steps=310, rate=1e-3),))
 ESRGAN = altered(replace(TRIAL, net=DENSE), d=dict(loss='relativistic'))
 
 QUESTIONS = {
-    '1 G warm-up':            {'pixels first':TRIAL, 'both from the start':SCRATCH},
-    '2 D-only warm-up':       {'D alone first':TRIAL, 'without':replace(TRIAL, stages=TRIAL.stages[1:])},
+    '1 G warm-up':            {'pixels first':TRIAL, 'everything at once':SCRATCH},
+    '2 D-only warm-up':       {'D alone first':TRIAL, 'without':replace(TRIAL, stages=(replace(TRIAL.stages[1], steps=208),))},
     '3 adversarial weight':   {'rises while it helps':_ramped(), 'rises blindly':_ramped(blind=True), 'fixed at 0.005':altered(TRIAL, adversary=.005),
                                'fixed at 0.02':TRIAL, 'fixed at 0.08':altered(TRIAL, adversary=.08), 'none':altered(TRIAL, adversary=0., rate_d=0.)},
     '4 label of real images': {'0.9':TRIAL, '1':altered(TRIAL, d=dict(real=1.))},
@@ -90,16 +91,16 @@ def fingerprint(variant # a `Recipe`, or a pair of one and a key of TWEAKS
                )->str:
     "Twelve digits that tell a variant from all others, whatever it is called"
     r,tweak = _what(variant)
-    told = {k:v for k,v in asdict(r).items() if k not in ('name','about','seed')}
+    told = {k:v for k,v in asdict(r).items() if k not in ('name','about','seed','deterministic')}
     return hashlib.sha256(json.dumps([told,asdict(PIXELS),tweak], sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 # %% ../nbs/13a_experiments.ipynb #257de8a2
 def start(r:Recipe, data, folder, seed:int, steps:int)->Path:
     "The pixel-trained network that variants begin with, trained when first asked for"
     net = {k:v for k,v in r.net.items() if k not in ('bn','sn')}
-    out = Path(folder)/f'pixels-{"-".join(f"{k}{v}" for k,v in sorted(net.items()))}-{seed}'
-    if (out/'model.safetensors').exists(): return out/'model.safetensors'
     base = replace(PIXELS, net=net, seed=seed, stages=tuple(replace(s, steps=min(steps, s.steps)) for s in PIXELS.stages))
+    out = Path(folder)/f'pixels-{fingerprint(base)}-{seed}'
+    if (out/'model.safetensors').exists(): return out/'model.safetensors'
     return train(base, data, out, resume=True, show=False, save=sum(s.steps for s in base.stages))
 
 # %% ../nbs/13a_experiments.ipynb #15a4f1af
@@ -118,14 +119,14 @@ def run(variant,             # a `Recipe`, or a pair of one and a key of TWEAKS
     seed_everything(seed)
     g = begun(r, init, data) if init else generator(4, **r.net)
     with tempfile.TemporaryDirectory() as out:
-        looks,val = list(val)[:16],list(val)[16:] or val            # what a ramp chooses by is not what is measured
+        looks,val = list(val)[:16],list(val)[16:] or list(val)      # what a ramp chooses by is not what is measured
         t = trainer(r, g, data, out, val=looks, show=False, save=r.look)
         if tweak: TWEAKS[tweak](t)
         t.fit(r.stages)
         net = t.ema.net
         scores = evaluate(lambda lr: consistent(net(lr), lr), Pairs(val, 4, Protocol.named('faces128')), device=t.acc.device)['mean']
     told,came = ('step','stage','d_right','d_fake','weight','decision','vgg_distance','psnr_y'),provenance(r, t)
-    return dict(variant=fingerprint(variant), **{k:came[k] for k in ('seed','steps','seconds','device','torch')}, **scores,
+    return dict(variant=fingerprint(variant), **{k:came[k] for k in ('seed','steps','seconds','device','torch')}, n=len(val), **scores,
                 history=[{k:h[k] for k in told if k in h} for h in t.history])
 
 # %% ../nbs/13a_experiments.ipynb #5c41fd00
@@ -156,6 +157,7 @@ def spread(values)->tuple: # (mean, standard deviation; 0 for one value)
     return m, math.sqrt(sum((v-m)**2 for v in values)/(n-1)) if n>1 else 0.
 
 def interval(values)->tuple: # (mean, half of its 95 % interval; infinite for one value)
+    if not values: return 0.,math.inf
     m,sd = spread(values)
     return m, T95[min(len(values),10)]*sd/math.sqrt(len(values)) if len(values)>1 else math.inf
 
@@ -167,6 +169,7 @@ class Answer:
                  runs:list,                # of `kept`
                  key:str='st_lpips_alex'): # the number that decides, lower is better
         self.question,self.key,self.runs = question,key,{}
+        runs = [r for r in runs if not r['device'].startswith('CPU')] or runs          # those of a GPU, where there are some
         for name,v in QUESTIONS[question].items():
             mine = {r['seed']:r for r in runs if r['variant']==fingerprint(v)}
             if mine: self.runs[name] = mine
@@ -180,6 +183,7 @@ class Answer:
 def _sentence(first, name, gaps):
     "An honest one"
     m,half = interval(gaps)
+    if not any(gaps): return f'*{first}* and *{name}* are the same run: nothing made them differ.'
     if abs(m)<=half: return f'*{first}* against *{name}*: no difference that {len(gaps)} seeds can tell ({m:+.4f} ± {half:.4f}).'
     return f'*{first}* is **{"better" if m>0 else "worse"}** than *{name}* by {abs(m):.4f} ± {half:.4f}.'
 

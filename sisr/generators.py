@@ -135,6 +135,21 @@ def _carry(a, b, s):
     return s
 
 # %% ../nbs/06_generators.ipynb #8f5b09fd
+def _statistics(net, x):
+    "Mean and variance of what each convolution of the trunk gives: convolution -> a pair of (channels,)"
+    seen = {}
+    keep = lambda c,_,y: seen.update({c: (y.mean((0,2,3)), y.var((0,2,3), correction=0))})
+    hooks = [c.register_forward_hook(keep) for c in _convs(net.trunk)]
+    net(x)
+    for h in hooks: h.remove()
+    return seen
+
+def _undo(bn, m, v, r, s):
+    "BN's numbers, so that r*t becomes s*t for a t of mean m and variance v"
+    bn.running_mean.copy_(r*m); bn.running_var.copy_(r*r*v)
+    bn.weight.copy_(s/r*(r*r*v+bn.eps).sqrt()); bn.bias.copy_(s*m)
+
+# %% ../nbs/06_generators.ipynb #33e278c0
 @torch.no_grad()
 def normed(net:SRResNet, # lean, without BN and spectral norm; unchanged
            lr:Tensor,    # (N,C,h,w) in [-1,1], as it will see: for the statistics of BN
@@ -143,19 +158,14 @@ def normed(net:SRResNet, # lean, without BN and spectral norm; unchanged
     "Put batch norm and spectral norm into a trained network, which still does what it did"
     if not isinstance(net,SRResNet) or net.faithful or net.arch['bn'] or net.arch['sn']:
         raise SisrError('norms can be put into a lean SRResNet that has none')
-    twin,s = SRResNet(**{**net.arch, 'bn':True, 'sn':sn}).to(lr.device).train(),1.
+    twin,seen = SRResNet(**{**net.arch, 'bn':True, 'sn':sn}).to(lr.device).train(),_statistics(net, lr)
     norms = (m for m in twin.trunk.modules() if isinstance(m,nn.BatchNorm2d))
-    keep = lambda c,_,y: seen.update({c: (y.mean((0,2,3)), y.var((0,2,3), correction=0))})
-    seen,hooks = {},[c.register_forward_hook(keep) for c in _convs(net.trunk)]
-    net(lr)
-    for h in hooks: h.remove()
-    for a,b in zip(_convs(net.stem), _convs(twin.stem)): s = _carry(a, b, s)
-    for a,b,bn in zip(_convs(net.trunk), _convs(twin.trunk), norms):
-        (m,v),r = seen[a],_carry(a, b, s)                          # b gives r times what a gives; BN makes that s times
-        bn.running_mean.copy_(r*m); bn.running_var.copy_(r*r*v)
-        bn.weight.copy_(s/r*(r*r*v+bn.eps).sqrt()); bn.bias.copy_(s*m)
-    for a,b in zip(_convs(net.stages), _convs(twin.stages)): s = _carry(a, b, s)
-    for k,h in net.heads.items(): twin.heads[k].weight.copy_(h.weight/s); twin.heads[k].bias.copy_(h.bias)
+    s = _carry(net.stem[0], twin.stem[0], 1.)                      # the twin's features are s times the network's
+    for a,b,bn in zip(_convs(net.trunk), _convs(twin.trunk), norms): _undo(bn, *seen[a], _carry(a, b, s), s)
+    for i in range(len(net.stages)+1):
+        if i: s = _carry(net.stages[i-1][0], twin.stages[i-1][0], s)
+        if (k := str(2**i)) in net.heads: twin.heads[k].weight.copy_(net.heads[k].weight/s); twin.heads[k].bias.copy_(net.heads[k].bias)
+    twin.info = net.info
     return twin
 
 # %% ../nbs/06_generators.ipynb #2e7e05cc

@@ -105,7 +105,7 @@ class PerceptualLoss(nn.Module):
 
 # %% ../nbs/08_losses.ipynb #cd965619
 class VGGDistance(nn.Module):
-    "How different the textures of two images look to VGG19: (N,C,H,W) twice -> (N,), from 0 to 12; lower is better"
+    "How different the textures of two images look to VGG19: (N,C,H,W) twice -> (N,), from 0 to 6; lower is better"
     def __init__(self, source:str='shipped'):
         super().__init__()
         self.vgg = VGG19(('conv1_2','conv2_2','conv3_4'), source, after=True)
@@ -126,15 +126,21 @@ class AdversarialLoss:
         if kind not in ('bce','hinge','relativistic'): raise SisrError(f'no adversarial loss is called {kind!r}; there are bce, hinge, relativistic')
         self.kind,self.real = kind,real
 
-    def d(self, real:Tensor, fake:Tensor)->Tensor:                 # logits of any shape -> scalar
-        if self.kind=='hinge': return F.relu(1-real).mean() + F.relu(1+fake).mean()
-        if self.kind=='relativistic': real,fake = real-fake.mean(),fake-real.mean()
-        return _bce(real, self.real) + _bce(fake, 0.)
+    def judged(self, real:Tensor, fake:Tensor)->tuple:             # logits of any shape -> the same two, as they are compared
+        "Relativistic: how much more real than the others are on average; else as they are"
+        return (real-fake.mean(), fake-real.mean()) if self.kind=='relativistic' else (real,fake)
+
+    def d(self, real:Tensor, fake:Tensor, old:Tensor|None=None)->Tensor: # logits of any shape -> scalar; old fakes count on top
+        caught = lambda f: F.relu(1+f).mean() if self.kind=='hinge' else _bce(f, 0.)
+        r,f = self.judged(real, fake)
+        known = F.relu(1-r).mean() if self.kind=='hinge' else _bce(r, self.real)
+        return known + caught(f) + (0 if old is None else caught(self.judged(real,old)[1]))
 
     def g(self, fake:Tensor, real:Tensor|None=None)->Tensor:       # 'relativistic' wants the real logits too
         if self.kind=='hinge': return -fake.mean()
         if self.kind=='bce': return _bce(fake, 1.)
-        return (_bce(fake-real.mean(), 1.) + _bce(real-fake.mean(), 0.))/2
+        r,f = self.judged(real, fake)
+        return (_bce(f, 1.) + _bce(r, 0.))/2
 
 def _bce(logits, label): return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, label))
 

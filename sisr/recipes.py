@@ -13,7 +13,7 @@ from .metrics import Protocol, Pairs
 from .degradations import Bicubic
 from .data import ImageSet, Patches, named, named_in, split_by_identity
 from .generators import generator, load_model, find_model, normed
-from .determinism import seed_everything
+from .determinism import deterministic, seed_everything
 from .figures import curves, film, save_figure
 from .runs import writing
 from .adversary import Adversary
@@ -47,6 +47,7 @@ class Recipe:
     init:str=''                                 # the network it begins with, name or file; '': a new one
     look:int=500                                # steps between validations and checkpoints, at most
     precision:str='auto'                        # 'no' (float32), 'bf16', 'fp16'; auto: bf16 on CUDA, else 'no'
+    deterministic:bool=False                    # the same bits each time on CUDA too, and slower?
     seed:int=0                                  # of weights and data
 
 # %% ../nbs/13_recipes.ipynb #6e15cddd
@@ -139,7 +140,7 @@ def checked(r:Recipe)->Recipe:
     return r
 
 # %% ../nbs/13_recipes.ipynb #a12ddf59
-OWN = {'patch':int, 'batch':int, 'flips':int, 'protocol':str, 'ema':float, 'precision':str, 'seed':int, 'look':int}
+OWN = {'deterministic':bool, 'patch':int, 'batch':int, 'flips':int, 'protocol':str, 'ema':float, 'precision':str, 'seed':int, 'look':int}
 NET = {'network':str, 'width':int, 'blocks':int, 'growth':int, 'faithful':bool, 'sn':bool, 'bn':bool, 'tail':int}
 STAGE = {'steps':int, 'rate':float}                                # of all stages at once
 
@@ -229,7 +230,9 @@ def begun(r:Recipe, # what to do
     "The network that `init` holds, as the recipe wants it"
     g = load_model(init).train()
     if g.scale!=r.scale: raise SisrError(f'{init} is a x{g.scale} network, the recipe {r.name} is for x{r.scale}')
-    if not r.net.get('bn') or g.arch.get('bn'): return g
+    if not r.net.get('bn') or g.arch.get('bn'):
+        if r.net.get('sn') and not g.arch['sn']: raise SisrError(f'recipe {r.name}: spectral norm is put into {init} together with batch norm only')
+        return g
     some,protocol = items_of(data, r.dataset)[:64],Protocol.named(r.protocol)
     hr = Patches(ImageSet(some, protocol if protocol.crop else None, gray=r.gray), r.patch, 16, r.seed, r.flips)[0]
     return normed(g, Bicubic(r.scale)(from_uint8(hr)), r.net.get('sn', False))
@@ -238,8 +241,9 @@ def begun(r:Recipe, # what to do
 def provenance(r:Recipe, t:Trainer)->dict:
     "What a network file tells about its training"
     device = torch.cuda.get_device_name() if t.acc.device.type=='cuda' else f'CPU, {torch.get_num_threads()} threads'
-    last = next((h for h in reversed(t.history) if 'psnr_y' in h), {})
-    return dict(recipe=asdict(r), seed=r.seed, steps=t.k, images=len(t.patches.images), protocol=r.protocol, degradation=t.degrade.to_dict(),
+    kept = t.history[-1].get('to', t.k) if t.history else 0         # a ramp may have gone back to an earlier step
+    last = next((h for h in reversed(t.history) if 'psnr_y' in h and h['step']<=kept), {})
+    return dict(recipe=asdict(r), seed=r.seed, steps=t.k, kept=kept, images=len(t.patches.images), protocol=r.protocol, degradation=t.degrade.to_dict(),
                 seconds=round(t.seconds), waited=round(t.waited,1), device=device, precision=t.acc.mixed_precision,
                 torch=str(torch.__version__), held_out=last)
 
@@ -268,7 +272,7 @@ def train(name,                   # a recipe, or its name
           init=None,              # a network to start from, name or file; None: the recipe's
           val=None,               # a folder or list to validate on; None: some of `data` is kept aside
           show:bool=True,         # progress?
-          save:int|None=None,     # steps between checkpoints; None: a tenth of the run, 500 at most
+          save:int|None=None,     # steps between checkpoints and looks, by which a ramp decides; None: a tenth of the run, as the recipe looks at most
           note:str='',            # kept in the file: what `data` was, whatever a stranger should know
           licence:str='',         # kept in the file: what the network may be used for
           **kw                    # settings to `change`; those of the network only without `init`
@@ -278,11 +282,14 @@ def train(name,                   # a recipe, or its name
     r = change(miniature(r) if quick else r, **kw)
     init = init or r.init or None
     if init and kw.keys()&NET.keys(): raise SisrError(f'the network comes from {init}: leave out its settings, or --init')
+    with deterministic(r.deterministic): return _trained(r, data, out, resume, init, val, show, save, dict(note=note, licence=licence))
+
+def _trained(r, data, out, resume, init, val, show, save, told):
     seed_everything(r.seed)
     g = begun(r, init, data) if init else generator(r.scale, 1 if r.gray else 3, **r.net)
     if init: r = replace(r, net=dict(network=type(g).__name__, **{k:v for k,v in g.arch.items() if k not in ('scale','channels')}))
     t = trainer(r, g, data, out, val, show, save)
     t.fit(r.stages, resume)
-    path = t.export(**provenance(r, t), note=note, licence=licence, **({'init': ancestor(init, g)} if init else {}))
+    path = t.export(**provenance(r, t), **told, **({'init': ancestor(init, g)} if init else {}))
     if t.acc.is_main_process: draw(t.history, t.out)
     return path

@@ -4,7 +4,7 @@
 
 # %% ../nbs/11a_runs.ipynb #680ba379
 from __future__ import annotations
-import os, signal, sys, threading, warnings
+import json, os, signal, sys, threading, warnings
 from contextlib import contextmanager
 from pathlib import Path
 import torch
@@ -12,7 +12,8 @@ from fastcore.basics import patch
 from .images import SisrError, SisrWarning
 
 # %% auto #0
-__all__ = ['Tally', 'interactive', 'in_kernel', 'Progress', 'writing', 'save_checkpoint', 'load_checkpoint', 'stoppable']
+__all__ = ['Tally', 'interactive', 'in_kernel', 'Progress', 'writing', 'save_checkpoint', 'load_checkpoint', 'cut_history',
+           'stoppable']
 
 # %% ../nbs/11a_runs.ipynb #c7e50242
 class Tally:
@@ -98,15 +99,29 @@ def save_checkpoint(state:dict, out:Path, step:int, keep:int=2):
     for old in sorted(out.glob('checkpoint-*.pt'))[:-keep]: old.unlink()
 
 # %% ../nbs/11a_runs.ipynb #e7533b1c
-def load_checkpoint(out:Path)->dict|None:
+def load_checkpoint(out:Path,        # a run's folder
+                    mend:bool=True   # put a damaged file out of the way?
+                   )->dict|None:
     "The newest checkpoint that can be read, None if there is none; only tensors and plain values are loaded, no code"
     paths = sorted(Path(out).glob('checkpoint-*.pt'), reverse=True)
     for path in paths:
         try: return torch.load(path, map_location='cpu', weights_only=True)
+        except (PermissionError, MemoryError) as e: raise SisrError(f'{path} cannot be read ({e})') from None
         except Exception as e:
             warnings.warn(f'{path.name} is damaged and passed over ({type(e).__name__})', SisrWarning)
-            os.replace(path, path.with_suffix('.damaged'))
+            if mend: os.replace(path, path.with_suffix('.damaged'))
     if paths: raise SisrError(f'{out}: none of its {len(paths)} checkpoints can be read: begin again in another folder')
+
+# %% ../nbs/11a_runs.ipynb #f01274bf
+def cut_history(book:Path,      # a history.jsonl
+                lines:int       # that the checkpoint knows of
+               )->list:         # the rows that stay
+    "What came after the checkpoint is done again: the file ends where the checkpoint does. Replaced whole, or not at all"
+    kept = book.read_text().splitlines()[:lines] if lines and book.exists() else []
+    if len(kept)<lines: raise SisrError(f'{book} has {len(kept)} lines where the checkpoint knows of {lines}: put the file back, or begin again in another folder')
+    tmp = book.with_suffix('.part')
+    with writing(book): tmp.write_text(''.join(l+'\n' for l in kept)); os.replace(tmp, book)
+    return [json.loads(l) for l in kept]
 
 # %% ../nbs/11a_runs.ipynb #c0c0f372
 @contextmanager

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from fastcore.basics import patch
 from torch import nn
+from .images import SisrError
 from .generators import plain_state
 
 # %% auto #0
@@ -54,6 +55,9 @@ class Stage:
     rate_d:float=0.                                              # D's highest learning rate; 0: D rests
     until:float=0.                                               # D is right so often (0.8: in 80 %) ends the stage; 0: nothing does
     ramp:Ramp|None=None                                          # how `adversary` grows; None: it stays
+
+    def __post_init__(self):
+        if self.shape not in ('line','decay','flat'): raise SisrError(f'no rate is shaped {self.shape!r}; there are line, decay, flat')
 
 # %% ../nbs/11c_stages.ipynb #9e75dbcb
 @patch

@@ -17,12 +17,21 @@ from .data import Feed
 from .generators import save_model
 from .losses import LOSSES, VGGDistance
 from .determinism import rng_state, seed_everything, set_rng_state
-from .runs import Progress, Tally, load_checkpoint, save_checkpoint, stoppable, writing
+from .runs import Progress, Tally, cut_history, load_checkpoint, save_checkpoint, stoppable, writing
 from .adversary import Adversary
 from .stages import Climb, EMA, Stage
 
 # %% auto #0
-__all__ = ['Trainer']
+__all__ = ['accelerator', 'Trainer']
+
+# %% ../nbs/12_trainer.ipynb #343058c8
+def accelerator(precision:str # 'no' (float32), 'bf16', 'fp16'
+               ):             # an `Accelerator` in that precision
+    "Accelerate keeps one precision for a whole process; a notebook that trains twice may want two"
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+    if AcceleratorState._shared_state and AcceleratorState().mixed_precision!=precision: AcceleratorState._reset_state()
+    return Accelerator(mixed_precision=precision)
 
 # %% ../nbs/12_trainer.ipynb #69eea253
 class Trainer:
@@ -43,8 +52,7 @@ class Trainer:
                  seed:int=0,               # of whatever is random beside the data
                  recipe:dict|None=None,    # settings that a resumed run must share
                  show:bool=True):          # progress?
-        from accelerate import Accelerator
-        self.acc = Accelerator(mixed_precision=precision or ('bf16' if torch.cuda.is_available() else 'no'))
+        self.acc = accelerator(precision or ('bf16' if torch.cuda.is_available() else 'no'))
         seed_everything(seed)
         self.net = g.to(self.acc.device, memory_format=torch.channels_last)
         self.opt = torch.optim.Adam(g.parameters(), betas=(.9,.99), fused=self.acc.device.type in ('cpu','cuda'))
@@ -57,7 +65,7 @@ class Trainer:
         self.k,self.seconds,self.waited = 0,0.,0.                  # steps done, seconds they took, of these seconds without data
         self.stage,self.j,self.lasted = 0,0,0                      # which stage, steps done in it, and in the one before if it ended by them
         self.weight,self.climb,self.best = 0.,None,None            # the adversary's weight now, what the ramp decided, the best state
-        self.sure,self.also = 0,{}                                 # readings in which D was too sure; more scores of a validation
+        self.odd,self.also = dict(sure=0,blind=0),{}               # readings in a row in which D was too sure, or saw nothing; more scores of a validation
         self.history,self.tally,self.recipe = [],Tally(),recipe or {}
 
 # %% ../nbs/12_trainer.ipynb #c8bda8d1
@@ -160,7 +168,7 @@ def _look(self:Trainer, stage:Stage, bar):
         begun = not self.j
         said = self.climb.decide(stage.ramp, scores['vgg_distance'], self.k)
         if begun: said,self.climb.weight = 'begun',stage.adversary
-        if self.climb.at==self.k: self.best = copy.deepcopy(self.weights())
+        if self.climb.at==self.k and not stage.ramp.blind: self.best = copy.deepcopy(self.weights())
         self.weight = self.climb.weight
         row |= dict(stage=stage.name, decision=said, weight=self.weight)
     self._write(row)
@@ -256,12 +264,15 @@ def _write(self:Trainer, row):
 # %% ../nbs/12_trainer.ipynb #c9b4f1cc
 @patch
 def _heed(self:Trainer, stage, means)->bool:
-    "True if D is right often enough for this stage; warns of a D that is of no use"
+    "True if D is right often enough for this stage; warns, once, of a D that is of no use"
     if 'd_right' not in means: return False
     right,fake = (self.acc.reduce(torch.tensor(means[k], device=self.acc.device), 'mean').item() for k in ('d_right','d_fake'))
     if stage.until and right>=stage.until: return True
-    self.sure = self.sure+1 if fake<.01 and right>.99 else 0
-    if self.sure==5: warnings.warn(f'step {self.k}: D calls every SR fake (D(SR) = {fake:.3f}) and G learns little from it: lower rate_d, or give D a penalty (r1)', SisrWarning)
+    for name,now,said in (('sure', fake<.01 and right>.99, f'D calls every SR fake (D(SR) = {fake:.3f}) and G learns little from it: lower rate_d, or give D a penalty (r1)'),
+                          ('blind', right<.52 and self.weight>0, f'D takes SR for HR as often as not (right in {right:.0%}): SR is that good, or D too weak (raise rate_d)')):
+        if self.odd[name]==5: continue                             # it has been said
+        self.odd[name] = self.odd[name]+1 if now else 0
+        if self.odd[name]==5: warnings.warn(f'step {self.k}: {said}', SisrWarning)
     if stage.until and self.j==stage.steps:
         warnings.warn(f'step {self.k}: D was to be right in {stage.until:.0%}, and is in {right:.0%} after {self.j} steps: going on', SisrWarning)
     return False
@@ -272,25 +283,35 @@ def state_dict(self:Trainer)->dict:
     "Everything this run is: a run that loads it goes on to the same bits"
     return dict(step=self.k, stage=self.stage, j=self.j, lasted=self.lasted, seconds=self.seconds, waited=self.waited, lines=len(self.history),
                 recipe=self.recipe, **{**self.weights(), 'adversary':self.adversary.state_dict() if self.adversary else None},
-                weight=self.weight, climb=vars(self.climb) if self.climb else None, best=self.best, sure=self.sure,
+                weight=self.weight, climb=vars(self.climb) if self.climb else None, best=self.best, odd=self.odd,
                 scaler=self.acc.scaler.state_dict() if self.acc.scaler else {},
                 sums=self.tally.sums, summed=self.tally.n,
-                rng=rng_state(), threads=torch.get_num_threads(), torch=str(torch.__version__))
+                rng=rng_state(), looks=[self.log,self.save], **self._machine())
+
+# %% ../nbs/12_trainer.ipynb #9ecf9e41
+@patch
+def _machine(self:Trainer)->dict:
+    "What equal bits depend on, beside the state"
+    cuda = self.acc.device.type=='cuda'
+    return dict(device=torch.cuda.get_device_name(self.acc.device) if cuda else self.acc.device.type, threads=torch.get_num_threads(),
+                torch=str(torch.__version__), processes=self.acc.num_processes)
 
 # %% ../nbs/12_trainer.ipynb #2baee4ee
 @patch
 def load_state_dict(self:Trainer, state:dict):
     "Become the run that `state` tells of; `SisrError` if its settings were others"
     self._same(state['recipe'])
+    if (now := [self.log,self.save])!=state['looks']: raise SisrError(f'{self.out} wrote a line each {state["looks"][0]} steps and looked each {state["looks"][1]}, which now are {now[0]} and {now[1]}: a ramp decides by them; resume with the same')
+    if self.acc.num_processes>1: warnings.warn('old images and random states are those of the first process: resumed with several, results agree, but not to the last bit', SisrWarning)
     self.load_weights(state)
     if self.adversary: self.adversary.load_state_dict(state['adversary'])
     if self.acc.scaler and state['scaler']: self.acc.scaler.load_state_dict(state['scaler'])
     self.k,self.stage,self.j,self.lasted,self.seconds,self.waited = (state[k] for k in ('step','stage','j','lasted','seconds','waited'))
-    self.weight,self.best,self.sure = (state[k] for k in ('weight','best','sure'))
+    self.weight,self.best,self.odd = (state[k] for k in ('weight','best','odd'))
     self.climb = Climb(**state['climb']) if state['climb'] else None
     self.tally.n,self.tally.sums = state['summed'],{n: v.to(self.acc.device) for n,v in state['sums'].items()}
     set_rng_state(state['rng'])
-    for what,now in (('threads',torch.get_num_threads()), ('torch',str(torch.__version__))):
+    for what,now in self._machine().items():
         if state[what]==now: continue
         warnings.warn(f'resumed with {what} {now}, begun with {state[what]}: results agree, but not to the last bit', SisrWarning)
 
@@ -309,15 +330,13 @@ def checkpoint(self:Trainer):
 def _begin(self:Trainer, resume):
     "An empty folder, or the state it holds; the history is cut back to the checkpoint"
     with writing(self.out): self.out.mkdir(parents=True, exist_ok=True)
-    state,book = load_checkpoint(self.out),self.out/'history.jsonl'
+    if self.acc.is_main_process: load_checkpoint(self.out)         # one process mends what is damaged, before the others look
+    self.acc.wait_for_everyone()
+    state = load_checkpoint(self.out, mend=False)
     if state and not resume: raise SisrError(f'{self.out} holds a run of {state["step"]} steps: resume it, or choose another folder')
-    self.acc.wait_for_everyone()                                   # all have looked before one writes
     if state: self.load_state_dict(state)
-    lines = book.read_text().splitlines()[:state['lines']] if state else []
-    self.history = [json.loads(l) for l in lines]
-    self.acc.wait_for_everyone()                                   # all have read before one writes
-    if self.acc.is_main_process:
-        with writing(book): book.write_text(''.join(l+'\n' for l in lines))
+    self.acc.wait_for_everyone()                                   # all have looked before one writes
+    if self.acc.is_main_process: self.history = cut_history(self.out/'history.jsonl', state['lines'] if state else 0)
 
 # %% ../nbs/12_trainer.ipynb #857b9f7b
 @patch
