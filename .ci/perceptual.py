@@ -29,7 +29,8 @@ def main():
                'GAN, rules of 2019': up('faces-x4-gan-2019', consistent=False),
                'GAN, rules of 2019, made consistent': up('faces-x4-gan-2019'), 'GAN, ours': up('faces-x4-gan')}
     rows, versions = table(methods, faces)
-    between, _ = table({f'style {t}': up('faces-x4', style=t) for t in (0, .25, .5, .75, 1)}, faces[::5])
+    between, _ = table({**{k: methods[k] for k in ('bicubic', 'A+ y', 'GAN, rules of 2019')},
+                        **{f'style {t}': up('faces-x4', style=t) for t in (0, .25, .5, .75, 1)}}, faces[::5])
     (ROOT/'nbs'/'results'/'perceptual.json').write_text(json.dumps({'faces/val': rows, 'style': between, 'versions': versions}, indent=1)+'\n')
 
 if __name__ == '__main__': main()

@@ -268,11 +268,11 @@ def _heed(self:Trainer, stage, means)->bool:
     if 'd_right' not in means: return False
     right,fake = (self.acc.reduce(torch.tensor(means[k], device=self.acc.device), 'mean').item() for k in ('d_right','d_fake'))
     if stage.until and right>=stage.until: return True
-    for name,now,said in (('sure', fake<.01 and right>.99, f'D calls every SR fake (D(SR) = {fake:.3f}) and G learns little from it: lower rate_d, or give D a penalty (r1)'),
-                          ('blind', right<.52 and self.weight>0, f'D takes SR for HR as often as not (right in {right:.0%}): SR is that good, or D too weak (raise rate_d)')):
-        if self.odd[name]==5: continue                             # it has been said
+    for name,enough,now,said in (('sure', 5, fake<.01 and right>.99, f'D calls every SR fake (D(SR) = {fake:.3f}) and G learns little from it: lower rate_d, or give D a penalty (r1)'),
+                                 ('blind', 10, right<.52 and self.weight>0, f'D takes SR for HR as often as not (right in {right:.0%}): SR is that good, or D too weak (raise rate_d)')):
+        if self.odd[name]==enough: continue                        # it has been said
         self.odd[name] = self.odd[name]+1 if now else 0
-        if self.odd[name]==5: warnings.warn(f'step {self.k}: {said}', SisrWarning)
+        if self.odd[name]==enough: warnings.warn(f'step {self.k}: {said}', SisrWarning)
     if stage.until and self.j==stage.steps:
         warnings.warn(f'step {self.k}: D was to be right in {stage.until:.0%}, and is in {right:.0%} after {self.j} steps: going on', SisrWarning)
     return False

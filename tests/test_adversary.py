@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from sisr.adversary import Adversary
 from sisr.cli import main
 from sisr.degradations import Bicubic
-from sisr.generators import SRResNet
+from sisr.generators import SRResNet, load_model
 from sisr.images import Picture, SisrError, SisrWarning, from_uint8, samples, to_uint8
 from sisr.losses import PerceptualLoss, VGG19
 from sisr.metrics import Pairs, Protocol
@@ -201,11 +201,11 @@ def test_weights_that_broke_under_a_good_loss_are_not_kept(small, tmp_path):
     assert finite([load_checkpoint(tmp_path)[k] for k in ('g','ema','opt')])
 
 def test_the_advice_after_a_nan_can_be_followed(small, tmp_path):
-    make = lambda stage: trainer(Photos(small), tmp_path, recipe=dict(stages=[asdict(stage)]))
-    t,lower = make(BOTH),replace(BOTH, rate=1e-4)
+    "Another run with a lower rate goes through"
+    t,lower = trainer(Photos(small), tmp_path/'a'),replace(BOTH, rate=1e-4)
     t.losses['l1'] = lambda sr,hr: (sr-hr).abs().mean()*(torch.nan if t.k>=5 else 1.)
-    with pytest.raises(SisrError) as e: t.fit(BOTH)
-    if 'resume from the last checkpoint with a lower rate' in str(e.value): make(lower).fit(lower, resume=True)
+    with pytest.raises(SisrError, match='begin another run with a lower rate'): t.fit(BOTH)
+    assert trainer(Photos(small), tmp_path/'b').fit(lower)[-1]['step']==8
 
 def test_a_d_that_knows_every_fake_is_told(tmp_path):
     "HR is noise, which G cannot make"
@@ -242,6 +242,24 @@ def test_a_ramp_ends_at_its_best_state_to_the_last_bit(small, pairs, tmp_path):
     kept = before['best']
     assert all(same(kept[k], last[k]) for k in ('g','ema','opt')) and all(same(kept['adversary'][k], last['adversary'][k]) for k in ('d','opt'))
     assert not same(before['g'], last['g']) and last['stage']==1
+
+def test_a_file_tells_of_the_state_it_holds(small, tmp_path, monkeypatch):
+    "After a roll-back, not of the last look"
+    r = replace(recipe('supervised-x4'), net=dict(faithful=False, width=8, blocks=1), patch=32, batch=2, ema=0., look=2, adversary=dict(d='srgan', arch=dict(size=32, width=8)),
+                stages=(Stage('pixels', 2), replace(BOTH, steps=20, rate=.3, warmup=0., ramp=Ramp(patience=2))))
+    info = json.loads(json.dumps(load_model(train(r, small, tmp_path/'run', show=False)).info))
+    rolled = rows(tmp_path/'run')[-1]
+    assert rolled['decision']=='rolled back' and info['kept']==info['held_out']['step']==rolled['to']<info['steps']
+
+@pytest.mark.parametrize('other', [dict(log=3), dict(save=4)])
+def test_a_resume_with_other_looks_is_refused(small, tmp_path, other):
+    trainer(Photos(small), tmp_path).fit(replace(BOTH, steps=4))
+    with pytest.raises(SisrError, match='resume with the same'): trainer(Photos(small), tmp_path, **other).fit(replace(BOTH, steps=8), resume=True)
+
+def test_a_history_shorter_than_its_checkpoint_is_told(small, tmp_path):
+    trainer(Photos(small), tmp_path).fit(replace(BOTH, steps=4))
+    book = tmp_path/'history.jsonl'; book.write_text(book.read_text().splitlines()[0]+'\n')
+    with pytest.raises(SisrError, match='1 lines where the checkpoint knows of'): trainer(Photos(small), tmp_path).fit(replace(BOTH, steps=8), resume=True)
 
 def test_a_ramp_without_images_to_look_at(small, tmp_path):
     with pytest.raises(SisrError, match='validation images'): trainer(Photos(small), tmp_path).fit(replace(BOTH, ramp=Ramp()))
