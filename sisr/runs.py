@@ -6,14 +6,15 @@
 from __future__ import annotations
 import json, os, signal, sys, threading, warnings
 from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 import torch
 from fastcore.basics import patch
 from .images import SisrError, SisrWarning
 
 # %% auto #0
-__all__ = ['Tally', 'interactive', 'in_kernel', 'Progress', 'writing', 'save_checkpoint', 'load_checkpoint', 'cut_history',
-           'stoppable']
+__all__ = ['Tally', 'interactive', 'in_kernel', 'Progress', 'writing', 'save_checkpoint', 'load_checkpoint', 'differences',
+           'accelerator', 'cut_history', 'stoppable']
 
 # %% ../nbs/11a_runs.ipynb #c7e50242
 class Tally:
@@ -111,6 +112,25 @@ def load_checkpoint(out:Path,        # a run's folder
             warnings.warn(f'{path.name} is damaged and passed over ({type(e).__name__})', SisrWarning)
             if mend: os.replace(path, path.with_suffix('.damaged'))
     if paths: raise SisrError(f'{out}: none of its {len(paths)} checkpoints can be read: begin again in another folder')
+
+# %% ../nbs/11a_runs.ipynb #c8637fb9
+def differences(then:dict, # settings a run was begun with; under 'stages' a list of them
+                now:dict   # those it is to be resumed with
+               )->list:    # of texts, sorted
+    "What differs between two recipes"
+    other = [f'{k}={then.get(k)}, not {now.get(k)}' for k in then.keys()|now.keys() if k!='stages' and then.get(k)!=now.get(k)]
+    for i,(a,b) in enumerate(zip_longest(then.get('stages',()), now.get('stages',()), fillvalue={})):
+        other += [f'{k}={a.get(k)}, not {b.get(k)} (stage {i+1})' for k in a.keys()|b.keys() if a.get(k)!=b.get(k)]
+    return sorted(other)
+
+# %% ../nbs/11a_runs.ipynb #343058c8
+def accelerator(precision:str # 'no' (float32), 'bf16', 'fp16'
+               ):             # an `Accelerator` in that precision
+    "Accelerate keeps one precision for a whole process; a notebook that trains twice may want two"
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+    if AcceleratorState._shared_state and AcceleratorState().mixed_precision!=precision: AcceleratorState._reset_state()
+    return Accelerator(mixed_precision=precision)
 
 # %% ../nbs/11a_runs.ipynb #f01274bf
 def cut_history(book:Path,      # a history.jsonl

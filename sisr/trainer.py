@@ -5,7 +5,6 @@
 # %% ../nbs/12_trainer.ipynb #6baacae9
 from __future__ import annotations
 import copy, json, time, warnings
-from itertools import zip_longest
 from pathlib import Path
 import torch
 from fastcore.basics import patch
@@ -17,21 +16,12 @@ from .data import Feed
 from .generators import save_model
 from .losses import LOSSES, VGGDistance
 from .determinism import rng_state, seed_everything, set_rng_state
-from .runs import Progress, Tally, cut_history, load_checkpoint, save_checkpoint, stoppable, writing
+from .runs import Progress, Tally, accelerator, cut_history, differences, load_checkpoint, save_checkpoint, stoppable, writing
 from .adversary import Adversary
 from .stages import Climb, EMA, Stage
 
 # %% auto #0
-__all__ = ['accelerator', 'Trainer']
-
-# %% ../nbs/12_trainer.ipynb #343058c8
-def accelerator(precision:str # 'no' (float32), 'bf16', 'fp16'
-               ):             # an `Accelerator` in that precision
-    "Accelerate keeps one precision for a whole process; a notebook that trains twice may want two"
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
-    if AcceleratorState._shared_state and AcceleratorState().mixed_precision!=precision: AcceleratorState._reset_state()
-    return Accelerator(mixed_precision=precision)
+__all__ = ['Trainer']
 
 # %% ../nbs/12_trainer.ipynb #69eea253
 class Trainer:
@@ -300,7 +290,8 @@ def _machine(self:Trainer)->dict:
 @patch
 def load_state_dict(self:Trainer, state:dict):
     "Become the run that `state` tells of; `SisrError` if its settings were others"
-    self._same(state['recipe'])
+    if other := differences(state['recipe'], self.recipe):
+        raise SisrError(f'{self.out} was begun with {"; ".join(other)}: resume with the same settings, or choose another folder')
     if (now := [self.log,self.save])!=state['looks']: raise SisrError(f'{self.out} wrote a line each {state["looks"][0]} steps and looked each {state["looks"][1]}, which now are {now[0]} and {now[1]}: a ramp decides by them; resume with the same')
     if self.acc.num_processes>1: warnings.warn('old images and random states are those of the first process: resumed with several, results agree, but not to the last bit', SisrWarning)
     self.load_weights(state)
@@ -337,16 +328,6 @@ def _begin(self:Trainer, resume):
     if state: self.load_state_dict(state)
     self.acc.wait_for_everyone()                                   # all have looked before one writes
     if self.acc.is_main_process: self.history = cut_history(self.out/'history.jsonl', state['lines'] if state else 0)
-
-# %% ../nbs/12_trainer.ipynb #857b9f7b
-@patch
-def _same(self:Trainer, then:dict):
-    "A run is resumed with the settings it was begun with"
-    other = [f'{k}={then.get(k)}, not {self.recipe.get(k)}' for k in then.keys()|self.recipe.keys()
-             if k!='stages' and then.get(k)!=self.recipe.get(k)]
-    for i,(a,b) in enumerate(zip_longest(then.get('stages',()), self.recipe.get('stages',()), fillvalue={})):
-        other += [f'{k}={a.get(k)}, not {b.get(k)} (stage {i+1})' for k in a.keys()|b.keys() if a.get(k)!=b.get(k)]
-    if other: raise SisrError(f'{self.out} was begun with {"; ".join(sorted(other))}: resume with the same settings, or choose another folder')
 
 # %% ../nbs/12_trainer.ipynb #24158a09
 @patch
