@@ -184,6 +184,7 @@ def _sentence(first, name, gaps):
     "An honest one"
     m,half = interval(gaps)
     if not any(gaps): return f'*{first}* and *{name}* are the same run: nothing made them differ.'
+    if half==math.inf: return f'*{first}* against *{name}*: {m:+.4f} with the one seed that was run.'
     if abs(m)<=half: return f'*{first}* against *{name}*: no difference that {len(gaps)} seeds can tell ({m:+.4f} ± {half:.4f}).'
     return f'*{first}* is **{"better" if m>0 else "worse"}** than *{name}* by {abs(m):.4f} ± {half:.4f}.'
 
