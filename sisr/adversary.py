@@ -10,7 +10,8 @@ from fastcore.basics import patch
 from torch import nn, Tensor
 from torch.nn.utils import parametrize
 from .images import SisrError
-from .discriminators import discriminator
+from .growth import carry_optimizer
+from .discriminators import discriminator, GrownDiscriminator
 from .losses import AdversarialLoss, r1
 from .replay import ReplayBuffer
 
@@ -32,12 +33,13 @@ class Adversary:
                  every:int=8,         # steps between batches that are remembered
                  summed:bool=False,   # old fakes on top of the new ones, as the 2019 report had it? else in their place
                  betas=(.9,.99),      # of Adam; (0,.99) is calmer and slower to see anything
+                 fade:int=0,          # steps in which a new level replaces an old layer when D grows; 0: it adds, from zero
                  seed:int=0):         # of what is forgotten and shown
         if not 0<=share<1: raise SisrError(f'share={share}: from 0 to below 1 of the fakes can be old')
         self.d = discriminator(d, **(arch or {})) if isinstance(d,str) else d
         self.loss,self.r1,self.lazy,self.betas = AdversarialLoss(loss,real),r1,lazy,tuple(betas)
         self.replay = ReplayBuffer(replay,seed) if replay and share else None
-        self.share,self.every,self.summed,self.k = share,every,summed,0
+        self.share,self.every,self.summed,self.fade,self.k,self.seed = share,every,summed,fade,0,seed
 
     def join(self, acc):
         "Move to the device of an `Accelerator` and learn there"
@@ -74,6 +76,7 @@ def learn(self:Adversary,
     losses = dict(d=self.loss.d(real, fake, more))
     if self.r1 and self.k%self.lazy==0: losses['r1'] = self.lazy*r1(self.d, hr, self.r1)
     self._descend(sum(losses.values()), rate)
+    if isinstance(self.d, GrownDiscriminator): self.d.rise()
     r,f = self.loss.judged(real.detach(), fake.detach())
     right = ((r>0).float().mean()+(f<0).float().mean())/2
     return {**losses, 'd_right':right, 'd_real':r.sigmoid().mean(), 'd_fake':f.sigmoid().mean()}
@@ -121,15 +124,32 @@ def load_weights(self:Adversary, state:dict):
     self.d.load_state_dict(state['d'])
     self.opt.load_state_dict(state['opt'])
 
+# %% ../nbs/11b_adversary.ipynb #7cef5a6a
+@patch
+def grow(self:Adversary):
+    "For images twice as large: D with a level above it"
+    old = self.d
+    self.d = GrownDiscriminator(old, self.fade).train().to(self.acc.device, memory_format=torch.channels_last)
+    self.opt = self.acc.prepare(carry_optimizer(getattr(self.opt,'optimizer',self.opt), old, self.d, 'below.'))
+    if self.replay is not None: self.replay = ReplayBuffer(self.replay.size, self.seed)
+
+@patch
+def levels(self:Adversary)->int:
+    "How often D has grown"
+    d,n = self.d,0
+    while isinstance(d, GrownDiscriminator): d,n = d.below,n+1
+    return n
+
 # %% ../nbs/11b_adversary.ipynb #a551ee3b
 @patch
 def state_dict(self:Adversary)->dict:
     "Everything: what loads it goes on to the same bits"
-    return dict(**self.weights(), k=self.k, replay=None if self.replay is None else self.replay.state_dict())
+    return dict(**self.weights(), k=self.k, levels=self.levels(), replay=None if self.replay is None else self.replay.state_dict())
 
 @patch
 def load_state_dict(self:Adversary, state:dict):
     "Become the adversary that `state` tells of"
+    while self.levels()<state['levels']: self.grow()
     self.load_weights(state)
     self.k = state['k']
     if self.replay is not None: self.replay.load_state_dict(state['replay'])

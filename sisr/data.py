@@ -14,7 +14,7 @@ from .images import SisrError, SisrWarning, image_files, to_tensor, to_uint8
 from .metrics import Protocol
 
 # %% auto #0
-__all__ = ['LAYOUTS', 'ImageSet', 'Patches', 'dihedral', 'Feed', 'locate', 'mnist_files', 'mnist', 'celeba_list',
+__all__ = ['LAYOUTS', 'ImageSet', 'Patches', 'dihedral', 'Feed', 'locate', 'mnist_files', 'mnist', 'celeba_list', 'identities',
            'split_by_identity', 'named', 'named_in']
 
 # %% ../nbs/04_data.ipynb #2da83ae2
@@ -209,13 +209,18 @@ def celeba_list(folder,   # of the images; lists lie there, or up to two folders
     return {}
 
 # %% ../nbs/04_data.ipynb #9dd06fdd
+def identities(files # paths of faces
+              )->dict: # path -> name of the person
+    "Who is on each picture: by CelebA's list, else the name's part before _"
+    people = celeba_list(Path(files[0]).parent, 'identity_CelebA') if files else {}
+    return {f: people.get(Path(f).name) or Path(f).stem.split('_')[0] for f in files}
+
 def split_by_identity(files,            # paths
                       val:float=.1,     # share of people, not of images
-                      identity=None     # path -> name of the person; None: CelebA's list, else the name's part before _
+                      identity=None     # path -> name of the person; None: `identities`
                      )->tuple:          # (train, val), two lists of paths
     "Part faces so that nobody is in both halves; who goes where depends on the person's name alone"
-    people = {} if identity else celeba_list(Path(files[0]).parent, 'identity_CelebA')
-    identity = identity or (lambda f: people.get(Path(f).name) or Path(f).stem.split('_')[0])
+    identity = identity or identities(files).get
     draw = lambda f: int(hashlib.sha256(str(identity(f)).encode()).hexdigest()[:8], 16)/16**8
     return [f for f in files if draw(f)>=val],[f for f in files if draw(f)<val]
 

@@ -4,13 +4,14 @@
 
 # %% ../nbs/13a_experiments.ipynb #797460bb
 from __future__ import annotations
-import hashlib, json, math, os, sys, tempfile
+import hashlib, json, math, os, sys, tempfile, time
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 import torch
 from .images import SisrError, image_files, samples
-from .resize import consistent, downscale
-from .metrics import Protocol, Pairs, evaluate
+from .resize import downscale
+from .metrics import Protocol, Pairs, evaluate, lpips
 from .degradations import Bicubic
 from .generators import generator
 from .determinism import seed_everything
@@ -18,16 +19,17 @@ from .stages import Ramp, Stage
 from .recipes import Recipe, SHARP, TINY, begun, provenance, train, trainer
 
 # %% auto #0
-__all__ = ['PIXELS', 'TRIAL', 'TWEAKS', 'BN', 'DENSE', 'SCRATCH', 'ESRGAN', 'QUESTIONS', 'T95', 'altered', 'Raw', 'raw_lr',
-           'unit_gradient', 'fingerprint', 'start', 'run', 'kept', 'ask', 'spread', 'interval', 'Answer', 'answer']
+__all__ = ['PIXELS', 'TRIAL', 'TWEAKS', 'BN', 'DENSE', 'SCRATCH', 'ESRGAN', 'QUESTIONS', 'PLAIN', 'BIG', 'EIGHT', 'PSNR', 'T95',
+           'altered', 'Raw', 'raw_lr', 'unit_gradient', 'watched', 'fingerprint', 'start', 'run', 'kept', 'ask',
+           'spread', 'interval', 'Answer', 'answer']
 
 # %% ../nbs/13a_experiments.ipynb #5c550bf5
 PIXELS = Recipe('pixels', 'the start', 4, TINY, (Stage('pixels', 800, 2e-3),), patch=64, batch=8, flips=2, protocol='faces128', ema=.98,
                 precision='bf16')
 TRIAL = replace(PIXELS, name='trial', about='the stages with an adversary', batch=4, hard=True, look=40, ema=.95,
     adversary={**SHARP, 'arch':dict(size=64, width=16)},
-    stages=(Stage('D alone', 60, 0, losses={}, rate_d=3e-4, until=.8, shape='flat'),
-            Stage('both', 200, 3e-4, shape='decay', losses=dict(l1=1., vgg=.1), rate_d=3e-4, adversary=.02)))
+    stages=(Stage('D alone', 360, 0, losses={}, rate_d=3e-4, until=.8, shape='flat'),
+            Stage('both', 300, 3e-4, shape='decay', losses=dict(l1=1., vgg=.1), rate_d=3e-4, adversary=.02)))
 
 # %% ../nbs/13a_experiments.ipynb #78e9f558
 def altered(r:Recipe,           # to start from
@@ -55,18 +57,22 @@ def unit_gradient(t):
         torch._foreach_div_(grads, torch.stack(torch._foreach_norm(grads)).norm()+1e-12)
     getattr(t.opt, 'optimizer', t.opt).register_step_pre_hook(unit)
 
-TWEAKS = dict(raw_lr=raw_lr, unit_gradient=unit_gradient)
+def watched(t):
+    "ST-LPIPS at each look; nothing is decided by it"
+    with suppress(SisrError): t.also['st_lpips_alex'] = lpips('st_lpips_alex')      # where it is here
+
+TWEAKS = dict(raw_lr=raw_lr, unit_gradient=unit_gradient, watched=watched)
 
 # %% ../nbs/13a_experiments.ipynb #a788e7da
 def _ramped(**kw): return altered(TRIAL, ramp=Ramp(factor=4, most=10., patience=2, **kw))
 def _losses(**kw): return altered(TRIAL, losses=dict(l1=1., **kw))
 BN,DENSE = dict(bn=True),dict(network='RRDBNet', width=32, blocks=1, growth=8)
-SCRATCH = replace(TRIAL, init='none', stages=(replace(TRIAL.stages[1], steps=310, rate=1e-3),))
+SCRATCH = replace(TRIAL, init='none', stages=(replace(TRIAL.stages[1], steps=500, rate=1e-3),))
 ESRGAN = altered(replace(TRIAL, net=DENSE), d=dict(loss='relativistic'))
 
 QUESTIONS = {
     '1 G warm-up':            {'pixels first':TRIAL, 'everything at once':SCRATCH},
-    '2 D-only warm-up':       {'D alone first':TRIAL, 'without':replace(TRIAL, stages=(replace(TRIAL.stages[1], steps=208),))},
+    '2 D-only warm-up':       {'D alone first':TRIAL, 'without':replace(TRIAL, stages=(replace(TRIAL.stages[1], steps=380),))},
     '3 adversarial weight':   {'rises while it helps':_ramped(), 'rises blindly':_ramped(blind=True), 'fixed at 0.005':altered(TRIAL, adversary=.005),
                                'fixed at 0.02':TRIAL, 'fixed at 0.08':altered(TRIAL, adversary=.08), 'none':altered(TRIAL, adversary=0., rate_d=0.)},
     '4 label of real images': {'0.9':TRIAL, '1':altered(TRIAL, d=dict(real=1.))},
@@ -79,10 +85,35 @@ QUESTIONS = {
     '11 gradient of G':       {'as it is':TRIAL, 'of length 1':(TRIAL,'unit_gradient')},
     'SR explains LR':         {'at each step':TRIAL, 'only when measured':replace(TRIAL, hard=False)},
     'adversarial loss':       {'BCE':TRIAL, 'hinge':altered(TRIAL, d=dict(loss='hinge')), 'relativistic':altered(TRIAL, d=dict(loss='relativistic'))},
-    'R1 penalty':             {'none':TRIAL, 'weight 10':altered(TRIAL, d=dict(r1=10.))},
+    'R1 penalty':             {'none':TRIAL, 'weight 0.01':altered(TRIAL, d=dict(r1=.01)), 'weight 0.1':altered(TRIAL, d=dict(r1=.1))},
+    'kind of D':              {'SRGAN, BN':TRIAL, 'U-Net, SN':replace(TRIAL, adversary=dict(d='unet', arch=dict(width=16)))},
     "ESRGAN's pieces":        {"SRGAN's, without BN":TRIAL, 'with BN in G':altered(TRIAL, net=BN), 'relativistic D':altered(TRIAL, d=dict(loss='relativistic')),
                                'dense blocks':replace(TRIAL, net=DENSE), 'dense blocks, relativistic D':ESRGAN},
 }
+
+# %% ../nbs/13a_experiments.ipynb #d694baeb
+PLAIN = replace(PIXELS, name='plain', about='pixels, x4', init='none', patch=128, ema=.99, look=200, stages=(Stage('x4', 2000, 2e-3),))
+
+def _climbing(r, x2, alone, both, x4=0, alone4=0):
+    "x2 in so many steps, its new part alone, then all; for x8 with x4 between"
+    s,rate = r.scale,r.stages[0].rate
+    some = (Stage('x2', x2, rate, scale=2), Stage('x4, new part', alone4, rate, scale=4, frozen=True), Stage('x4', x4, rate, scale=4),
+            Stage(f'x{s}, new part', alone, rate, frozen=True), Stage(f'x{s}', both, rate))
+    return replace(r, stages=tuple(t for t in some if t.steps)),'watched'
+
+def _longer(r, steps): return replace(r, stages=(replace(r.stages[0], steps=steps),)),'watched'
+
+BIG = replace(PLAIN, name='srgan', net=dict(width=32, blocks=4), stages=(Stage('x4', 1200, 1e-3),))
+EIGHT = replace(PLAIN, name='eight', scale=8)
+
+QUESTIONS |= {
+    '7 growing':          {'from x2':_climbing(PLAIN, 1400, 300, 1040), 'never frozen':_climbing(PLAIN, 1400, 0, 1270), 'new part alone':_climbing(PLAIN, 1400, 1850, 0),
+                           'x4 from the start':_longer(PLAIN, 2000), 'x4 from the start, as many steps':_longer(PLAIN, 2740)},
+    "7 growing SRGAN's":  {'from x2':_climbing(BIG, 1200, 300, 550), 'never frozen':_climbing(BIG, 1200, 0, 710), 'new part alone':_climbing(BIG, 1200, 1300, 0),
+                           'x4 from the start':_longer(BIG, 1200), 'x4 from the start, as many steps':_longer(BIG, 2050)},
+    '7 growing to x8':    {'from x2 and x4':_climbing(EIGHT, 1000, 250, 1060, 900, 150), 'x8 from the start':_longer(EIGHT, 2000)},
+}
+PSNR = tuple(q for q in QUESTIONS if q.startswith('7'))            # what decides there
 
 # %% ../nbs/13a_experiments.ipynb #ce53f05e
 def _what(variant): return variant if isinstance(variant,tuple) else (variant,'')
@@ -92,6 +123,7 @@ def fingerprint(variant # a `Recipe`, or a pair of one and a key of TWEAKS
     "Twelve digits that tell a variant from all others, whatever it is called"
     r,tweak = _what(variant)
     told = {k:v for k,v in asdict(r).items() if k not in ('name','about','seed','deterministic')}
+    told['stages'] = [{k:v for k,v in s.items() if v or k not in ('scale','frozen')} for s in told['stages']]   # what is newer than the first runs
     return hashlib.sha256(json.dumps([told,asdict(PIXELS),tweak], sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 # %% ../nbs/13a_experiments.ipynb #257de8a2
@@ -110,23 +142,24 @@ def run(variant,             # a `Recipe`, or a pair of one and a key of TWEAKS
         val,                 # the same, to measure on
         folder,              # for the networks to start from
         steps:int|None=None  # of each stage at most; None: all
-       )->dict:              # variant, seed, steps, seconds, device, torch, the scores, and a short history
+       )->dict:              # variant, seed, steps, seconds, of these on the CPU, device, torch, the scores, and a short history
     "One training, measured"
     r,tweak = _what(variant)
     most = steps or 10**9
     r = replace(r, seed=seed, stages=tuple(replace(s, steps=min(s.steps, most)) for s in r.stages))
     init = None if r.init=='none' else start(r, data, folder, seed, most)
     seed_everything(seed)
-    g = begun(r, init, data) if init else generator(4, **r.net)
+    g = begun(r, init, data) if init else generator(r.stages[0].scale or r.scale, **r.net)
     with tempfile.TemporaryDirectory() as out:
         looks,val = list(val)[:16],list(val)[16:] or list(val)      # what a ramp chooses by is not what is measured
         t = trainer(r, g, data, out, val=looks, show=False, save=r.look)
         if tweak: TWEAKS[tweak](t)
+        began = time.process_time()
         t.fit(r.stages)
-        net = t.ema.net
-        scores = evaluate(lambda lr: consistent(net(lr), lr), Pairs(val, 4, Protocol.named('faces128')), device=t.acc.device)['mean']
-    told,came = ('step','stage','d_right','d_fake','weight','decision','vgg_distance','psnr_y'),provenance(r, t)
-    return dict(variant=fingerprint(variant), **{k:came[k] for k in ('seed','steps','seconds','device','torch')}, n=len(val), **scores,
+        cpu = round(time.process_time()-began, 1)
+        scores = evaluate(t.shown, Pairs(val, r.scale, Protocol.named('faces128')), device=t.acc.device)['mean']
+    told,came = ('step','stage','seconds','d_right','d_fake','weight','decision','vgg_distance','psnr_y','st_lpips_alex'),provenance(r, t)
+    return dict(variant=fingerprint(variant), **{k:came[k] for k in ('seed','steps','seconds','device','torch')}, cpu_seconds=cpu, n=len(val), **scores,
                 history=[{k:h[k] for k in told if k in h} for h in t.history])
 
 # %% ../nbs/13a_experiments.ipynb #5c41fd00
@@ -166,38 +199,40 @@ class Answer:
     "What is known of a question: a table and a sentence for each variant, in Markdown"
     def __init__(self,
                  question:str,             # a key of QUESTIONS
-                 runs:list,                # of `kept`
-                 key:str='st_lpips_alex'): # the number that decides, lower is better
-        self.question,self.key,self.runs = question,key,{}
+                 runs:list):               # of `kept`
+        self.question,self.runs = question,{}
+        self.key,self.sign = ('psnr_y',-1) if question in PSNR else ('st_lpips_alex',1)    # the number that decides; 1: lower is better
         runs = [r for r in runs if not r['device'].startswith('CPU')] or runs          # those of a GPU, where there are some
         for name,v in QUESTIONS[question].items():
             mine = {r['seed']:r for r in runs if r['variant']==fingerprint(v)}
             if mine: self.runs[name] = mine
 
     def gaps(self, name)->list:            # one a seed
-        "By how much a variant differs from the first"
+        "By how much a variant is worse than the first"
         first,other = next(iter(self.runs.values())),self.runs[name]
-        return [other[s][self.key]-first[s][self.key] for s in sorted(other.keys()&first.keys())]
+        return [self.sign*(other[s][self.key]-first[s][self.key]) for s in sorted(other.keys()&first.keys())]
 
 # %% ../nbs/13a_experiments.ipynb #04cea8dd
 def _sentence(first, name, gaps):
     "An honest one"
     m,half = interval(gaps)
     if not any(gaps): return f'*{first}* and *{name}* are the same run: nothing made them differ.'
-    if half==math.inf: return f'*{first}* against *{name}*: {m:+.4f} with the one seed that was run.'
-    if abs(m)<=half: return f'*{first}* against *{name}*: no difference that {len(gaps)} seeds can tell ({m:+.4f} ± {half:.4f}).'
+    if half==math.inf: return f'*{first}* is better than *{name}* by {m:.4f} with the one seed that was run.'
+    if abs(m)<=half: return f'*{first}* and *{name}*: no difference that {len(gaps)} seeds can tell (better by {m:.4f} ± {half:.4f}).'
     return f'*{first}* is **{"better" if m>0 else "worse"}** than *{name}* by {abs(m):.4f} ± {half:.4f}.'
 
-def _row(name, runs, key):
+def _row(name, runs):
     cell = lambda k,f: ' ± '.join(format(v,f) for v in spread([r[k] for r in runs.values()]))
-    return f'| {name} | {cell(key,".4f")} | {cell("psnr_y",".2f")} | {cell("lr_psnr",".1f")} | {round(spread([r["steps"] for r in runs.values()])[0])} | {len(runs)} |'
+    right = [h['d_right'] for r in runs.values() for h in r.get('history',()) if h.get('stage')=='both' and 'd_right' in h]
+    return (f'| {name} | {cell("st_lpips_alex",".4f")} | {cell("psnr_y",".2f")} | {cell("lr_psnr",".1f")} | {f"{spread(right)[0]:.0%}" if right else "-"} '
+            f'| {round(spread([r["steps"] for r in runs.values()])[0])} | {len(runs)} |')
 
 # %% ../nbs/13a_experiments.ipynb #7ebd68bc
 def _repr_markdown_(self:Answer)->str:
     if not self.runs: return f'*{self.question}*: not run yet'
     first,*others = self.runs
-    head = ['| variant | ST-LPIPS (lower is better) | PSNR-Y (dB) | LR-PSNR (dB) | steps | seeds |','|---|---|---|---|---|---|']
-    return '\n'.join([*head, *(_row(n, r, self.key) for n,r in self.runs.items()), '',
+    head = ['| variant | ST-LPIPS (lower is better) | PSNR-Y (dB) | LR-PSNR (dB) | D is right | steps | seeds |','|---|---|---|---|---|---|---|']
+    return '\n'.join([*head, *(_row(n, r) for n,r in self.runs.items()), '',
                       *(f'- {_sentence(first, n, self.gaps(n))}' for n in others)])
 Answer._repr_markdown_ = _repr_markdown_
 

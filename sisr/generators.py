@@ -35,7 +35,7 @@ class StagedNet(nn.Module):
         width,tail = arch['width'],arch['tail']
         self.stem,self.trunk = stem,trunk
         self.stages = nn.ModuleList(UpStage(tail if i else width, tail, self.faithful, arch['sn']) for i in range(self.scale.bit_length()-1))
-        self.heads  = nn.ModuleDict({str(s): self._head(tail if s>1 else width) for s in arch['heads']})
+        self.heads  = nn.ModuleDict({str(s): self._head(tail if s>1 else width, s) for s in arch['heads']})
 
     def forward(self, lr:Tensor)->Tensor:
         f = self.stem(lr)                                          # (N,width,h,w)
@@ -47,18 +47,21 @@ class StagedNet(nn.Module):
         return sr                                                  # (N,C,h*scale,w*scale)
 
 # %% ../nbs/06_generators.ipynb #2a19667d
+def _paints(net, s): return net.faithful and s==min(net.arch['heads'])   # the head that makes colours; any other only adds to them
+
 @patch
-def _head(self:StagedNet, width):
-    "Features -> colours; a lean one starts at zero, so the network starts at bicubic"
-    head = conv(width, self.channels, 9 if self.faithful else 3, sn=self.arch['sn'] and self.faithful)
-    if not self.faithful: nn.init.zeros_(head.weight); nn.init.zeros_(head.bias)
+def _head(self:StagedNet, width, s):
+    "Features -> colours; one that adds starts at zero, so a lean network starts at bicubic"
+    if _paints(self, s): return conv(width, self.channels, 9, sn=self.arch['sn'])
+    head = conv(width, self.channels)
+    nn.init.zeros_(head.weight); nn.init.zeros_(head.bias)
     return head
 
 @patch
 def _paint(self:StagedNet, sr, f, s):
-    "The image at scale `s`: the one below, enlarged, plus what this scale's head adds; faithful: the head alone"
+    "The image at scale `s`: the one below, enlarged, plus what this scale's head adds"
     head = self.heads[str(s)] if str(s) in self.heads else None
-    if self.faithful: return torch.tanh(head(f)) if head else sr
+    if self.faithful and s<=min(self.arch['heads']): return torch.tanh(head(f)) if head else sr
     if s>1: sr = upscale(sr, 2)
     return sr + head(f).float() if head else sr
 

@@ -11,7 +11,7 @@ import torch
 from .images import SisrError, SisrWarning, from_uint8, image_files
 from .metrics import Protocol, Pairs
 from .degradations import Bicubic
-from .data import ImageSet, Patches, named, named_in, split_by_identity
+from .data import ImageSet, Patches, named, named_in, split_by_identity, identities
 from .generators import generator, load_model, find_model, normed
 from .determinism import deterministic, seed_everything
 from .figures import curves, film, save_figure
@@ -22,9 +22,9 @@ from .losses import LOSSES
 from .trainer import Trainer
 
 # %% auto #0
-__all__ = ['LEAN', 'TINY', 'MNIST', 'SHARP', 'SRGAN', 'FACES', 'GANS', 'RECIPES', 'OWN', 'NET', 'STAGE', 'Recipe', 'recipe',
-           'miniature', 'checked', 'change', 'holdout', 'items_of', 'trainer', 'begun', 'provenance', 'ancestor',
-           'draw', 'train']
+__all__ = ['LEAN', 'TINY', 'MNIST', 'SHARP', 'SRGAN', 'FACES', 'GANS', 'GROWN', 'RECIPES', 'OWN', 'NET', 'STAGE', 'Recipe',
+           'recipe', 'miniature', 'checked', 'change', 'holdout', 'items_of', 'trainer', 'begun', 'provenance',
+           'ancestor', 'draw', 'train']
 
 # %% ../nbs/13_recipes.ipynb #834bba32
 @dataclass(frozen=True)
@@ -91,7 +91,17 @@ GANS = (Recipe('supervised-x4', 'any photographs, x4, L1, then VGG19 and an adve
         Recipe('faces-x4-gan-2019', "the same, the 2019 report's way", stages=_reported(50, 300, 2250), adversary=SRGAN, ema=0.,
                **{**FACES, 'net':{**LEAN, 'bn':True, 'sn':True}}))
 
-RECIPES = {r.name:r for r in (*(r for s in (2,4,8) for r in _family(s)), *GANS, MNIST)}
+
+
+# %% ../nbs/13_recipes.ipynb #4b96bdea
+def _grown(s, alone, both): return Stage(f'x{s}, new part', alone, 1e-3, scale=s, frozen=True), Stage(f'x{s}', both, 6e-4, scale=s)
+
+GROWN = (Recipe('progressive-x4', 'any photographs, x4, grown from x2, L1', 4, LEAN, (Stage('x2', 4000, 1e-3, scale=2), *_grown(4, 500, 5000))),
+         Recipe('progressive-x8', 'any photographs, x8, grown from x2 and x4, L1', 8, LEAN,
+                (Stage('x2', 4000, 1e-3, scale=2), *_grown(4, 500, 4000), *_grown(8, 500, 4000))))
+
+# %% ../nbs/13_recipes.ipynb #05d55c51
+RECIPES = {r.name:r for r in (*(r for s in (2,4,8) for r in _family(s)), *GANS, *GROWN, MNIST)}
 
 # %% ../nbs/13_recipes.ipynb #75bc0cbb
 def recipe(name:str # a key of RECIPES
@@ -119,8 +129,10 @@ def miniature(r:Recipe,     # a full recipe
 
 def _short(r, steps):
     "A step with an adversary costs many without: most of a miniature's are pixels"
-    counts = [max(1, round(steps*k)) for k in (.3,.1,.07)]         # D alone ends early where it can
-    return replace(r, stages=tuple(replace(s, steps=k) for s,k in zip(r.stages, counts)), patch=64, batch=8, look=20,
+    kind = lambda s: (s.rate>0, s.rate_d>0)
+    share = {(True,False):.3, (False,True):.1, (True,True):.07}    # pixels, D alone (which ends early where it can), both
+    alike = lambda s: sum(kind(s)==kind(o) for o in r.stages)
+    return replace(r, stages=tuple(replace(s, steps=max(1, round(steps*share[kind(s)]/alike(s)))) for s in r.stages), patch=64, batch=8, look=20,
                    adversary={**r.adversary, 'arch':{**r.adversary['arch'], 'width':16}})
 
 # %% ../nbs/13_recipes.ipynb #130e980b
@@ -172,11 +184,13 @@ def holdout(items,             # files or arrays
             people:bool=False  # part by identity? (see `split_by_identity`)
            )->tuple:           # (train, val); a single image serves as both
     "Keep a few images aside for validation, a tenth at most"
-    for share in (min(.1, 2*most/len(items)),.2,.4,.6) if people else ():   # a larger one where there are few people
+    name = identities(items) if people else {}
+    for share in (min(.1, 1.5*most/len({*name.values()})),.2,.4,.6) if people else ():   # a larger one where there are few people
         fit,held = split_by_identity(items, share)
-        if fit and held: return fit, held[:most]
+        one_each = {name[f]:f for f in reversed(held)}             # as many people as can be
+        if fit and held: return fit, sorted([*one_each.values(), *(f for f in held if f not in one_each.values())][:most])
     n = min(most, len(items)//10) or min(1, len(items)-1)
-    if not n: return items, items
+    if not n: warnings.warn('one image only: it is validated on what it has learnt by heart', SisrWarning); return items, items
     every = len(items)//n
     aside = set(range(every-1, every*n, every))
     return [x for i,x in enumerate(items) if i not in aside], [items[i] for i in sorted(aside)]
@@ -196,6 +210,11 @@ def items_of(data,            # a folder, 'NAME:FOLDER', an `ImageSet`, or a lis
     return [*files, *(i for d in others for i in items_of(d))]
 
 # %% ../nbs/13_recipes.ipynb #72439db3
+def _sized(d, share):
+    "The adversary for images as large as G makes them at first: D grows with G"
+    arch = d.get('arch', {})
+    return {**d, 'arch':{**arch, 'size':int(arch['size']*share)}} if 'size' in arch else d
+
 def trainer(r:Recipe,          # what to do
             g,                 # the network, at its start
             data,              # as for `items_of`
@@ -212,7 +231,7 @@ def trainer(r:Recipe,          # what to do
     pairs = Pairs(held, r.scale, protocol)
     for bad in pairs.skipped: warnings.warn(f'skipped {bad["file"]}: {bad["why"]}', SisrWarning)
     if not pairs.kept: warnings.warn('no image to validate on can be used: there will be no scores', SisrWarning)
-    adversary = Adversary(**r.adversary, seed=r.seed) if r.adversary else None
+    adversary = Adversary(**_sized(r.adversary, g.scale/r.scale), seed=r.seed) if r.adversary else None
     t = Trainer(g, None, Bicubic(r.scale), out, val=pairs if pairs.kept else None, adversary=adversary, hard=r.hard, ema=r.ema,
                 log=max(1, min(50, n//30, r.look)), save=save or max(1, min(r.look, n//10)),
                 precision=None if r.precision=='auto' else r.precision, seed=r.seed, recipe=asdict(r), show=show)
@@ -229,8 +248,8 @@ def begun(r:Recipe, # what to do
          ):         # the network to go on with, in training mode
     "The network that `init` holds, as the recipe wants it"
     g = load_model(init).train()
-    if g.scale!=r.scale: raise SisrError(f'{init} is a x{g.scale} network, the recipe {r.name} is for x{r.scale}')
-    if not r.net.get('bn') or g.arch.get('bn'):
+    if g.scale>r.scale: raise SisrError(f'{init} is a x{g.scale} network, the recipe {r.name} is for x{r.scale}: a network grows, it does not shrink')
+    if not r.net.get('bn') or g.arch.get('bn') or g.scale<r.scale:
         if r.net.get('sn') and not g.arch['sn']: raise SisrError(f'recipe {r.name}: spectral norm is put into {init} together with batch norm only')
         return g
     some,protocol = items_of(data, r.dataset)[:64],Protocol.named(r.protocol)
@@ -286,7 +305,8 @@ def train(name,                   # a recipe, or its name
 
 def _trained(r, data, out, resume, init, val, show, save, told):
     seed_everything(r.seed)
-    g = begun(r, init, data) if init else generator(r.scale, 1 if r.gray else 3, **r.net)
+    g = begun(r, init, data) if init else generator(r.stages[0].scale or r.scale, 1 if r.gray else 3, **r.net)
+    r = replace(r, stages=tuple(s for s in r.stages if (s.scale or r.scale)>=g.scale))      # what lies behind is left out
     if init: r = replace(r, net=dict(network=type(g).__name__, **{k:v for k,v in g.arch.items() if k not in ('scale','channels')}))
     t = trainer(r, g, data, out, val, show, save)
     t.fit(r.stages, resume)

@@ -32,13 +32,31 @@ def _bicubic(x, h, w):
     if w==1<h: return _bicubic(x.mT, w, h).mT                      # torch 2.15 on the CPU gets a single column wrong, never a row
     return F.interpolate(x.float(), size=(h,w), mode='bicubic', antialias=True)
 
+@lru_cache(64)
+def _matrix(n, m, device):
+    "The same along one side, n to m pixels: (m, n)"
+    return _bicubic(torch.eye(n, device=device)[None,None], m, n)[0,0]
+
+# %% ../nbs/01_resize.ipynb #0c17f3fb
+class _Resize(torch.autograd.Function):
+    "`_bicubic`, with a gradient that has the same bits each time"
+    @staticmethod
+    def forward(ctx, x, h, w):
+        ctx.sides = (x.shape[-2],h),(x.shape[-1],w)
+        return _bicubic(x, h, w)
+
+    @staticmethod
+    def backward(ctx, g):
+        rows,cols = (_matrix(n, m, g.device) for n,m in ctx.sides)
+        return rows.T @ g @ cols, None, None
+
 def downscale(hr:Tensor,  # (N,C,H,W) float, H and W multiples of `s`
               s:int       # scale
              )->Tensor:   # (N,C,H/s,W/s) float32, *not* clamped: bicubic overshoots at edges
     "A: antialiased bicubic (MATLAB's imresize); at the border the kernel is cut and renormalised"
     s,(h,w) = _scale(s),hr.shape[-2:]
     if h%s or w%s: raise SisrError(f'image of {w}x{h} px is not a multiple of {s}: use crop_to_multiple')
-    return _bicubic(hr, h//s, w//s)
+    return _Resize.apply(hr, h//s, w//s)
 
 # %% ../nbs/01_resize.ipynb #e402ad8b
 def upscale(lr:Tensor,  # (N,C,h,w) float
@@ -46,7 +64,7 @@ def upscale(lr:Tensor,  # (N,C,h,w) float
            )->Tensor:   # (N,C,h*s,w*s) float32, not clamped
     "Bicubic interpolation with the same kernel (a = -1/2): the baseline of every table"
     s,(h,w) = _scale(s),lr.shape[-2:]
-    return _bicubic(lr, h*s, w*s)
+    return _Resize.apply(lr, h*s, w*s)
 
 # %% ../nbs/01_resize.ipynb #44ddf20c
 @lru_cache(64)

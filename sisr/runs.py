@@ -70,7 +70,7 @@ class Progress:
 
 # %% ../nbs/11a_runs.ipynb #35822c0c
 @patch
-def draw(self:Progress, row:dict, keys=('l1','mse','vgg','adv','d')):
+def draw(self:Progress, row:dict, keys=('l1','mse','vgg','vgg_after','vgg_raw','vgg_2019','adv','d')):
     "Add a line of the history to the live curves of a notebook; elsewhere nothing"
     if not self.master: return
     for k in keys:
@@ -111,7 +111,8 @@ def load_checkpoint(out:Path,        # a run's folder
         except Exception as e:
             warnings.warn(f'{path.name} is damaged and passed over ({type(e).__name__})', SisrWarning)
             if mend: os.replace(path, path.with_suffix('.damaged'))
-    if paths: raise SisrError(f'{out}: none of its {len(paths)} checkpoints can be read: begin again in another folder')
+    damaged = [*paths, *Path(out).glob('checkpoint-*.damaged')]
+    if damaged: raise SisrError(f'{out}: none of its {len(damaged)} checkpoints can be read: begin again in another folder')
 
 # %% ../nbs/11a_runs.ipynb #c8637fb9
 def differences(then:dict, # settings a run was begun with; under 'stages' a list of them

@@ -21,7 +21,7 @@ class Ramp:
     factor:float=1.3       # the weight is multiplied by it
     most:float=.1          # the weight stays below
     patience:int=3         # validations without a best score; then back to the best, and on to the next stage
-    blind:bool=False       # grow at each validation whatever it says, and never go back: the 2019 report's way
+    blind:bool=False       # grow at each validation whatever it says, and never go back: a rule made before the training, as in 2019
 
 # %% ../nbs/11c_stages.ipynb #4b48419a
 @dataclass
@@ -33,13 +33,13 @@ class Climb:
     misses:int=0           # looks since then
 
     def decide(self, ramp:Ramp, score:float, step:int)->str:
-        "What a validation leads to: 'raised', 'held' or 'stopped'"
+        "What a validation leads to: 'raised', 'best' (but the weight is at its most), 'held' or 'stopped'"
         better = score<self.best
         if better: self.best,self.at,self.misses = score,step,0
         else: self.misses += 1
         if not better and not ramp.blind: return 'held' if self.misses<ramp.patience else 'stopped'
-        self.weight = min(ramp.most, self.weight*ramp.factor)
-        return 'raised'
+        was,self.weight = self.weight,min(ramp.most, self.weight*ramp.factor)
+        return 'raised' if self.weight>was else 'best' if better else 'held'
 
 # %% ../nbs/11c_stages.ipynb #d8483ba5
 @dataclass(frozen=True)
@@ -55,6 +55,8 @@ class Stage:
     rate_d:float=0.                                              # D's highest learning rate; 0: D rests
     until:float=0.                                               # D is right so often (0.8: in 80 %) ends the stage; 0: nothing does
     ramp:Ramp|None=None                                          # how `adversary` grows; None: it stays
+    scale:int=0                                                  # of G in this stage, which [grows](06a_growth.ipynb) to it; 0: the run's own
+    frozen:bool=False                                            # only the newest part of G learns
 
     def __post_init__(self):
         if self.shape not in ('line','decay','flat'): raise SisrError(f'no rate is shaped {self.shape!r}; there are line, decay, flat')

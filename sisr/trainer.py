@@ -4,16 +4,17 @@
 
 # %% ../nbs/12_trainer.ipynb #6baacae9
 from __future__ import annotations
-import copy, json, time, warnings
+import copy, json, os, time, warnings
 from pathlib import Path
 import torch
 from fastcore.basics import patch
 from torch import nn, Tensor
 from .images import Picture, SisrError, SisrWarning, from_uint8
-from .resize import consistent
+from .resize import consistent, downscale, upscale
 from .metrics import evaluate
 from .data import Feed
 from .generators import save_model
+from .growth import carry_, carry_optimizer, freeze, grow
 from .losses import LOSSES, VGGDistance
 from .determinism import rng_state, seed_everything, set_rng_state
 from .runs import Progress, Tally, accelerator, cut_history, differences, load_checkpoint, save_checkpoint, stoppable, writing
@@ -68,6 +69,7 @@ def step(self:Trainer,
     "One step of training"
     hr = from_uint8(hr).contiguous(memory_format=torch.channels_last)
     lr = self.degrade(hr)                                          # (N,C,H/s,W/s)
+    hr = self.target(hr)                                           # smaller, as long as G is
     with torch.set_grad_enabled(stage.rate>0): sr = self.enlarge(lr)  # (N,C,H,W)
     seen = self.adversary.learn(hr, sr.detach(), pace*stage.rate_d) if stage.rate_d else {}
     if not stage.rate: return seen
@@ -78,6 +80,12 @@ def step(self:Trainer,
     return {**seen, **losses}
 
 # %% ../nbs/12_trainer.ipynb #19c9e76f
+@patch
+def target(self:Trainer, hr:Tensor)->Tensor:
+    "What G is to make: HR, or, while G has not grown to the run's scale, HR as much smaller"
+    by = self.degrade.scale//self.net.scale
+    return hr if by==1 else downscale(hr, by).clamp(-1,1)
+
 @patch
 def enlarge(self:Trainer, lr:Tensor)->Tensor:
     "G's answer, made consistent if this training is `hard`"
@@ -121,6 +129,7 @@ def load_weights(self:Trainer, state:dict):
 def _enter(self:Trainer, stage:Stage, bar):
     "A stage begins: its adversary's weight, and the score to beat"
     if not self.j: self.weight,self.climb,self.best = stage.adversary,None,None
+    self._size(stage)
     if stage.ramp and not self.climb:
         self.climb = Climb(stage.adversary)
         self._look(stage, bar)
@@ -135,6 +144,23 @@ def _leave(self:Trainer, stage:Stage, bar):
     self.lasted = self.j if self.j==stage.steps else 0
     self.stage,self.j,self.weight,self.climb,self.best = self.stage+1,0,0.,None,None
 
+# %% ../nbs/12_trainer.ipynb #819a1b54
+@patch
+def grow(self:Trainer):
+    "G for twice the scale, and D for what it makes; nothing that was learnt is lost"
+    old,ema = self.net,self.ema
+    self.net = grow(freeze(old, False))
+    self.ema = EMA(self.net, ema.decay)
+    carry_(self.ema.net, ema.net)                                  # only what is new comes from G
+    self.g,self.opt = self.acc.prepare(self.net, carry_optimizer(getattr(self.opt,'optimizer',self.opt), old, self.net))
+    if self.adversary: self.adversary.grow()
+
+@patch
+def _size(self:Trainer, stage:Stage):
+    "G as large as the stage wants it, and the stage's part of it ready to learn"
+    while self.net.scale<(stage.scale or self.degrade.scale): self.grow()
+    if stage.frozen==self.net.training: freeze(self.net, stage.frozen)
+
 # %% ../nbs/12_trainer.ipynb #cbae9838
 def _middle(distance, side=128):
     "That distance of the middle of two images, so that large ones cost no more"
@@ -143,9 +169,13 @@ def _middle(distance, side=128):
 
 @patch
 def validate(self:Trainer)->dict:
-    "The averaged network, made consistent, on the validation pairs: name -> mean"
-    up = lambda lr: consistent(self.ema.net(lr), lr)
-    return evaluate(up, self.val, device=self.acc.device, also=self.also)['mean']
+    "`shown` on the validation pairs: name -> mean"
+    return evaluate(self.shown, self.val, device=self.acc.device, also=self.also)['mean']
+
+@patch
+def shown(self:Trainer, lr:Tensor)->Tensor:
+    "SR by the averaged network, enlarged to the run's scale while G is smaller, and made consistent"
+    return consistent(upscale(self.ema.net(lr), self.degrade.scale//self.net.scale), lr)
 
 @patch
 def _look(self:Trainer, stage:Stage, bar):
@@ -175,7 +205,7 @@ def _frame(self:Trainer, most:int=4, side:int=128):
     s,shots = self.val.scale,[]
     for _,(_,lr,hr) in zip(range(most), self.val):
         if min(hr.shape[-2:])<side: continue
-        with torch.no_grad(): lr = cut(lr, side//s).to(self.acc.device); shots.append(consistent(self.ema.net(lr), lr).cpu())
+        with torch.no_grad(): lr = cut(lr, side//s).to(self.acc.device); shots.append(self.shown(lr).cpu())
     with writing(self.out/'frames'):
         (self.out/'frames').mkdir(exist_ok=True)
         if shots: Picture.of(torch.cat(shots, -1).clamp(-1,1)).to_pil().save(self.out/'frames'/f'{self.k:08d}.png')
@@ -185,7 +215,7 @@ def _frame(self:Trainer, most:int=4, side:int=128):
 def fit(self:Trainer, stages, resume:bool=False)->list:
     "Run `stages`, a list of `Stage`; with `resume` go on where the folder's checkpoint ends. Returns the history"
     stages = [stages] if isinstance(stages,Stage) else list(stages)
-    self.also = dict(vgg_distance=_middle(VGGDistance().to(self.acc.device))) if any(s.ramp for s in stages) else {}
+    if any(s.ramp for s in stages): self.also = dict(vgg_distance=_middle(VGGDistance().to(self.acc.device)))
     self._ready(stages)
     self._begin(resume)
     if self.stage==len(stages) and 0<self.lasted<stages[-1].steps and not stages[-1].ramp:   # its last stage is longer now
@@ -214,6 +244,9 @@ def _ready(self:Trainer, stages):
         if (s.rate_d or s.adversary) and not self.adversary: raise SisrError(f'stage {s.name} needs an adversary: give the trainer one')
         if s.ramp and self.val is None: raise SisrError(f'stage {s.name} looks at validation images to raise a weight, and there are none: give some')
         for name in s.losses: self.loss(name)
+    scales = [self.net.scale, *(s.scale or self.degrade.scale for s in stages)]
+    if scales!=sorted(scales) or scales[-1]>self.degrade.scale:
+        raise SisrError(f'G has scale {scales[0]}, the stages want {", ".join(map(str,scales[1:]))}: it can only grow, to {self.degrade.scale} at most')
 
 @patch
 def _bound(self:Trainer, stages)->int:
@@ -249,7 +282,7 @@ def _note(self:Trainer, stage, bar, total):
 def _write(self:Trainer, row):
     self.history.append(row)
     if self.acc.is_main_process:
-        with writing(book := self.out/'history.jsonl'), open(book,'a') as f: f.write(json.dumps(row)+'\n')
+        with writing(book := self.out/'history.jsonl'), open(book,'a') as f: f.write(json.dumps(row)+'\n'); f.flush(); os.fsync(f.fileno())
 
 # %% ../nbs/12_trainer.ipynb #c9b4f1cc
 @patch
@@ -271,7 +304,7 @@ def _heed(self:Trainer, stage, means)->bool:
 @patch
 def state_dict(self:Trainer)->dict:
     "Everything this run is: a run that loads it goes on to the same bits"
-    return dict(step=self.k, stage=self.stage, j=self.j, lasted=self.lasted, seconds=self.seconds, waited=self.waited, lines=len(self.history),
+    return dict(step=self.k, scale=self.net.scale, stage=self.stage, j=self.j, lasted=self.lasted, seconds=self.seconds, waited=self.waited, lines=len(self.history),
                 recipe=self.recipe, **{**self.weights(), 'adversary':self.adversary.state_dict() if self.adversary else None},
                 weight=self.weight, climb=vars(self.climb) if self.climb else None, best=self.best, odd=self.odd,
                 scaler=self.acc.scaler.state_dict() if self.acc.scaler else {},
@@ -294,8 +327,9 @@ def load_state_dict(self:Trainer, state:dict):
         raise SisrError(f'{self.out} was begun with {"; ".join(other)}: resume with the same settings, or choose another folder')
     if (now := [self.log,self.save])!=state['looks']: raise SisrError(f'{self.out} wrote a line each {state["looks"][0]} steps and looked each {state["looks"][1]}, which now are {now[0]} and {now[1]}: a ramp decides by them; resume with the same')
     if self.acc.num_processes>1: warnings.warn('old images and random states are those of the first process: resumed with several, results agree, but not to the last bit', SisrWarning)
-    self.load_weights(state)
+    while self.net.scale<state['scale']: self.grow()
     if self.adversary: self.adversary.load_state_dict(state['adversary'])
+    self.load_weights(state)
     if self.acc.scaler and state['scaler']: self.acc.scaler.load_state_dict(state['scaler'])
     self.k,self.stage,self.j,self.lasted,self.seconds,self.waited = (state[k] for k in ('step','stage','j','lasted','seconds','waited'))
     self.weight,self.best,self.odd = (state[k] for k in ('weight','best','odd'))
