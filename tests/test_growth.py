@@ -58,7 +58,7 @@ def test_momentum_goes_along():
     grown = grow(net); fresh = carry_optimizer(opt, net, grown)
     def at_x2(n): f = n.stem(x); return n._paint(n._paint(x, f, 1), n.stages[0](f+n.trunk(f)), 2)
     step(net, opt); step(grown, fresh, at_x2)
-    for k,v in net.named_parameters(): assert torch.equal(dict(grown.named_parameters())[k], v), k
+    for k,v in net.named_parameters(): assert (dict(grown.named_parameters())[k]-v).abs().max()<1e-5, k     # a step is 1e-2
 
 def test_what_has_no_place_is_said():
     with pytest.raises(SisrError, match='no place'): carry_(generator(4, width=4, blocks=1), generator(2, width=6, blocks=1))
