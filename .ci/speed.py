@@ -14,6 +14,7 @@ sys.path.insert(0, str(ROOT/'tests'))
 from plain_srgan import PlainSRGAN
 from sisr.adversary import Adversary
 from sisr.degradations import Bicubic
+from sisr.experiments import PSNR, QUESTIONS, step_costs
 from sisr.generators import SRResNet
 from sisr.images import from_uint8
 from sisr.losses import CONVS, PerceptualLoss, vgg19_weights
@@ -87,6 +88,13 @@ def main(batch, patch, pairs, out):
         print(how, 'plain over ours:', {k: round(v,2) for k,v in res['pairs'][how]['ratio'].items()},
               {k: f'{v/res["parts"][how]["whole"]:.0%}' for k,v in res['parts'][how].items() if k!='whole'}, flush=True)
     Path(out).write_text(json.dumps(res)+'\n')
+    growth(res)
+
+def growth(told):
+    "What a step costs while a network grows, for the questions about that; goes to growth-cost.json beside the rest"
+    torch.set_num_threads(1)
+    costs = {q: step_costs(next(iter(QUESTIONS[q].values()))) for q in PSNR}
+    (ROOT/'nbs'/'results'/'growth-cost.json').write_text(json.dumps(dict(device=told['device'], torch=told['torch'], threads=1, seconds=costs))+'\n')
 
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -16,12 +16,13 @@ from .degradations import Bicubic
 from .generators import generator
 from .determinism import seed_everything
 from .stages import Ramp, Stage
+from .trainer import Trainer
 from .recipes import Recipe, SHARP, TINY, begun, provenance, train, trainer
 
 # %% auto #0
 __all__ = ['PIXELS', 'TRIAL', 'TWEAKS', 'BN', 'DENSE', 'SCRATCH', 'ESRGAN', 'QUESTIONS', 'PLAIN', 'BIG', 'EIGHT', 'PSNR', 'T95',
-           'altered', 'Raw', 'raw_lr', 'unit_gradient', 'watched', 'fingerprint', 'start', 'run', 'kept', 'ask',
-           'spread', 'interval', 'Answer', 'answer']
+           'altered', 'Raw', 'raw_lr', 'unit_gradient', 'watched', 'step_costs', 'fingerprint', 'start', 'run', 'kept',
+           'ask', 'spread', 'interval', 'Answer', 'answer']
 
 # %% ../nbs/13a_experiments.ipynb #5c550bf5
 PIXELS = Recipe('pixels', 'the start', 4, TINY, (Stage('pixels', 800, 2e-3),), patch=64, batch=8, flips=2, protocol='faces128', ema=.98,
@@ -108,12 +109,36 @@ EIGHT = replace(PLAIN, name='eight', scale=8)
 
 QUESTIONS |= {
     '7 growing':          {'from x2':_climbing(PLAIN, 1400, 300, 1040), 'never frozen':_climbing(PLAIN, 1400, 0, 1270), 'new part alone':_climbing(PLAIN, 1400, 1850, 0),
-                           'x4 from the start':_longer(PLAIN, 2000), 'x4 from the start, as many steps':_longer(PLAIN, 2740)},
+                           'x4 from the start':_longer(PLAIN, 1900), 'x4 from the start, as many steps':_longer(PLAIN, 2740)},
     "7 growing SRGAN's":  {'from x2':_climbing(BIG, 1200, 300, 550), 'never frozen':_climbing(BIG, 1200, 0, 710), 'new part alone':_climbing(BIG, 1200, 1300, 0),
-                           'x4 from the start':_longer(BIG, 1200), 'x4 from the start, as many steps':_longer(BIG, 2050)},
+                           'x4 from the start':_longer(BIG, 1230), 'x4 from the start, as many steps':_longer(BIG, 2050)},
     '7 growing to x8':    {'from x2 and x4':_climbing(EIGHT, 1000, 250, 1060, 900, 150), 'x8 from the start':_longer(EIGHT, 2000)},
 }
 PSNR = tuple(q for q in QUESTIONS if q.startswith('7'))            # what decides there
+
+# %% ../nbs/13a_experiments.ipynb #2f49c165
+def _ready(r, stage):
+    "A trainer at a stage: G as large as there, and what rests at rest"
+    g = generator(r.stages[0].scale or r.scale, **r.net)
+    t = Trainer(g, None, Bicubic(r.scale), tempfile.gettempdir(), ema=r.ema, precision=r.precision, show=False)
+    t._size(stage)
+    return t
+
+def step_costs(variant,        # of a question about growing
+               turns:int=9     # steps of each stage, by turns
+              )->dict:         # stage -> median seconds of this process on the CPU (on CUDA: on the clock)
+    "What a step of each stage costs, side by side"
+    r,_ = _what(variant)
+    hr = torch.randint(0, 256, (r.batch,3,r.patch,r.patch), dtype=torch.uint8)
+    ts,took = {s.name:(_ready(r, s),s) for s in r.stages},{s.name:[] for s in r.stages}
+    cuda = torch.cuda.is_available()
+    for _ in range(turns+1):
+        for name,(t,s) in ts.items():
+            began = time.perf_counter() if cuda else time.process_time()
+            t.step(hr.to(t.acc.device), s)
+            if cuda: torch.cuda.synchronize()
+            took[name].append((time.perf_counter() if cuda else time.process_time())-began)
+    return {k: sorted(v[1:])[turns//2] for k,v in took.items()}
 
 # %% ../nbs/13a_experiments.ipynb #ce53f05e
 def _what(variant): return variant if isinstance(variant,tuple) else (variant,'')

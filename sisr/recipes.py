@@ -221,7 +221,8 @@ def trainer(r:Recipe,          # what to do
             out,               # the run's folder
             val=None,          # the same, to validate on; None: some of `data` is kept aside
             show:bool=True,    # progress?
-            save:int|None=None # steps between checkpoints; None: a tenth of the run, as the recipe looks at most
+            save:int|None=None,# steps between checkpoints; None: a tenth of the run, as the recipe looks at most
+            losses:dict|None=None # name -> (sr, hr) -> scalar, in place of those of `LOSSES`
            )->Trainer:
     "Everything that `fit` needs"
     items,n = items_of(data, r.dataset),sum(s.steps for s in r.stages)
@@ -234,7 +235,7 @@ def trainer(r:Recipe,          # what to do
     adversary = Adversary(**_sized(r.adversary, g.scale/r.scale), seed=r.seed) if r.adversary else None
     t = Trainer(g, None, Bicubic(r.scale), out, val=pairs if pairs.kept else None, adversary=adversary, hard=r.hard, ema=r.ema,
                 log=max(1, min(50, n//30, r.look)), save=save or max(1, min(r.look, n//10)),
-                precision=None if r.precision=='auto' else r.precision, seed=r.seed, recipe=asdict(r), show=show)
+                precision=None if r.precision=='auto' else r.precision, seed=r.seed, recipe=asdict(r), losses=losses, show=show)
     if r.batch%t.acc.num_processes: raise SisrError(f'batch {r.batch} cannot be shared by {t.acc.num_processes} processes')
     images = ImageSet(fit, protocol if protocol.crop else None, gray=r.gray)
     t.patches = Patches(images, r.patch, r.batch//t.acc.num_processes, r.seed, r.flips)
@@ -294,6 +295,7 @@ def train(name,                   # a recipe, or its name
           save:int|None=None,     # steps between checkpoints and looks, by which a ramp decides; None: a tenth of the run, as the recipe looks at most
           note:str='',            # kept in the file: what `data` was, whatever a stranger should know
           licence:str='',         # kept in the file: what the network may be used for
+          losses=None,            # name -> (sr, hr) -> scalar, in place of those of `LOSSES`, say `{'vgg': PerceptualLoss(...)}`; a resumed run must be given them again
           **kw                    # settings to `change`; those of the network only without `init`
          )->Path:                 # out/model.safetensors
     "Train a network by recipe"
@@ -301,14 +303,14 @@ def train(name,                   # a recipe, or its name
     r = change(miniature(r) if quick else r, **kw)
     init = init or r.init or None
     if init and kw.keys()&NET.keys(): raise SisrError(f'the network comes from {init}: leave out its settings, or --init')
-    with deterministic(r.deterministic): return _trained(r, data, out, resume, init, val, show, save, dict(note=note, licence=licence))
+    with deterministic(r.deterministic): return _trained(r, data, out, resume, init, (val,show,save,losses), dict(note=note, licence=licence))
 
-def _trained(r, data, out, resume, init, val, show, save, told):
+def _trained(r, data, out, resume, init, how, told):
     seed_everything(r.seed)
     g = begun(r, init, data) if init else generator(r.stages[0].scale or r.scale, 1 if r.gray else 3, **r.net)
     r = replace(r, stages=tuple(s for s in r.stages if (s.scale or r.scale)>=g.scale))      # what lies behind is left out
     if init: r = replace(r, net=dict(network=type(g).__name__, **{k:v for k,v in g.arch.items() if k not in ('scale','channels')}))
-    t = trainer(r, g, data, out, val, show, save)
+    t = trainer(r, g, data, out, *how)
     t.fit(r.stages, resume)
     path = t.export(**provenance(r, t), **told, **({'init': ancestor(init, g)} if init else {}))
     if t.acc.is_main_process: draw(t.history, t.out)
