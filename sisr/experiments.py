@@ -128,7 +128,7 @@ def step_costs(variant,        # of a question about growing
                turns:int=9     # steps of each stage, by turns
               )->dict:         # stage -> median seconds of this process on the CPU (on CUDA: on the clock)
     "What a step of each stage costs, side by side"
-    r,_ = _what(variant)
+    r,_ = variant
     hr = torch.randint(0, 256, (r.batch,3,r.patch,r.patch), dtype=torch.uint8)
     ts,took = {s.name:(_ready(r, s),s) for s in r.stages},{s.name:[] for s in r.stages}
     cuda = torch.cuda.is_available()
