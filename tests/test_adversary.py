@@ -219,7 +219,7 @@ def test_a_d_that_knows_every_fake_is_told(tmp_path):
     (False, [3,2,1],     'raised raised raised',            .08),
     (False, [3,3,4,2],   'raised held held raised',         .04),    # an equal score is none better; a better one wipes misses out
     (False, [3,4,4,4],   'raised held held stopped',        .02),
-    (False, [5,4,3,2,1], 'raised raised raised raised raised', .1),  # never above `most`
+    (False, [5,4,3,2,1], 'raised raised raised raised best', .1),    # never above `most`
     (True,  [3,4,5,6],   'raised raised raised raised',     .1)])
 def test_what_a_ramp_decides(blind, scores, said, weight):
     c = Climb(.01)
