@@ -55,7 +55,7 @@ class Stage:
     rate_d:float=0.                                              # D's highest learning rate; 0: D rests
     until:float=0.                                               # D is right so often (0.8: in 80 %) ends the stage; 0: nothing does
     ramp:Ramp|None=None                                          # how `adversary` grows; None: it stays
-    scale:int=0                                                  # of G in this stage, which [grows](06a_growth.ipynb) to it; 0: the run's own
+    scale:int=0                                                  # of G in this stage, which grows to it; 0: the run's own
     frozen:bool=False                                            # only the newest part of G learns
 
     def __post_init__(self):
