@@ -242,8 +242,8 @@ def _sentence(first, name, gaps):
     "An honest one"
     m,half = interval(gaps)
     if not any(gaps): return f'*{first}* and *{name}* are the same run: nothing made them differ.'
-    if half==math.inf: return f'*{first}* is better than *{name}* by {m:.4f} with the one seed that was run.'
-    if abs(m)<=half: return f'*{first}* and *{name}*: no difference that {len(gaps)} seeds can tell (better by {m:.4f} ± {half:.4f}).'
+    if half==math.inf: return f'*{first}* is {"better" if m>0 else "worse"} than *{name}* by {abs(m):.4f} with the one seed that was run: a sample, no answer.'
+    if abs(m)<=half: return f'*{first}* and *{name}*: no difference that {len(gaps)} seeds can tell ({m:+.4f} ± {half:.4f}; above zero the first is better).'
     return f'*{first}* is **{"better" if m>0 else "worse"}** than *{name}* by {abs(m):.4f} ± {half:.4f}.'
 
 def _row(name, runs):
