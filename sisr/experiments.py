@@ -17,7 +17,7 @@ from .generators import generator
 from .determinism import seed_everything
 from .stages import Ramp, Stage
 from .trainer import Trainer
-from .recipes import Recipe, SHARP, TINY, begun, provenance, train, trainer
+from .recipes import Recipe, SHARP, TINY, begun, fresh, provenance, train, trainer
 
 # %% auto #0
 __all__ = ['PIXELS', 'TRIAL', 'TWEAKS', 'BN', 'DENSE', 'SCRATCH', 'ESRGAN', 'QUESTIONS', 'PLAIN', 'BIG', 'EIGHT', 'PSNR', 'T95',
@@ -119,8 +119,7 @@ PSNR = tuple(q for q in QUESTIONS if q.startswith('7'))            # what decide
 # %% ../nbs/13a_experiments.ipynb #2f49c165
 def _ready(r, stage):
     "A trainer at a stage: G as large as there, and what rests at rest"
-    g = generator(r.stages[0].scale or r.scale, **r.net)
-    t = Trainer(g, None, Bicubic(r.scale), tempfile.gettempdir(), ema=r.ema, precision=r.precision, show=False)
+    t = Trainer(fresh(r), None, Bicubic(r.scale), tempfile.gettempdir(), ema=r.ema, precision=r.precision, show=False)
     t._size(stage)
     return t
 
@@ -174,7 +173,7 @@ def run(variant,             # a `Recipe`, or a pair of one and a key of TWEAKS
     r = replace(r, seed=seed, stages=tuple(replace(s, steps=min(s.steps, most)) for s in r.stages))
     init = None if r.init=='none' else start(r, data, folder, seed, most)
     seed_everything(seed)
-    g = begun(r, init, data) if init else generator(r.stages[0].scale or r.scale, **r.net)
+    g = begun(r, init, data) if init else fresh(r)
     with tempfile.TemporaryDirectory() as out:
         looks,val = list(val)[:16],list(val)[16:] or list(val)      # what a ramp chooses by is not what is measured
         t = trainer(r, g, data, out, val=looks, show=False, save=r.look)

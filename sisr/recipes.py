@@ -23,7 +23,7 @@ from .trainer import Trainer
 
 # %% auto #0
 __all__ = ['LEAN', 'TINY', 'MNIST', 'SHARP', 'SRGAN', 'FACES', 'GANS', 'GROWN', 'RECIPES', 'OWN', 'NET', 'STAGE', 'Recipe',
-           'recipe', 'miniature', 'checked', 'change', 'holdout', 'items_of', 'trainer', 'begun', 'provenance',
+           'recipe', 'miniature', 'checked', 'change', 'holdout', 'items_of', 'trainer', 'fresh', 'begun', 'provenance',
            'ancestor', 'draw', 'train']
 
 # %% ../nbs/13_recipes.ipynb #834bba32
@@ -243,6 +243,10 @@ def trainer(r:Recipe,          # what to do
     return t
 
 # %% ../nbs/13_recipes.ipynb #c29908e5
+def fresh(r:Recipe): # what to do
+    "The recipe's network, untrained, as large as its first stage wants it"
+    return generator(r.stages[0].scale or r.scale, 1 if r.gray else 3, **r.net)
+
 def begun(r:Recipe, # what to do
           init,     # a shipped name, or a file
           data      # as for `items_of`
@@ -307,7 +311,7 @@ def train(name,                   # a recipe, or its name
 
 def _trained(r, data, out, resume, init, how, told):
     seed_everything(r.seed)
-    g = begun(r, init, data) if init else generator(r.stages[0].scale or r.scale, 1 if r.gray else 3, **r.net)
+    g = begun(r, init, data) if init else fresh(r)
     r = replace(r, stages=tuple(s for s in r.stages if (s.scale or r.scale)>=g.scale))      # what lies behind is left out
     if init: r = replace(r, net=dict(network=type(g).__name__, **{k:v for k,v in g.arch.items() if k not in ('scale','channels')}))
     t = trainer(r, g, data, out, *how)
