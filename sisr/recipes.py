@@ -22,9 +22,9 @@ from .losses import LOSSES
 from .trainer import Trainer
 
 # %% auto #0
-__all__ = ['LEAN', 'TINY', 'MNIST', 'SHARP', 'SRGAN', 'FACES', 'GANS', 'GROWN', 'RECIPES', 'OWN', 'NET', 'STAGE', 'Recipe',
-           'recipe', 'miniature', 'checked', 'change', 'holdout', 'items_of', 'trainer', 'fresh', 'begun', 'provenance',
-           'ancestor', 'draw', 'train']
+__all__ = ['LEAN', 'TINY', 'FACES', 'PIXEL', 'MNIST', 'SHARP', 'SRGAN', 'QUARREL', 'GANS', 'GROWN', 'RECIPES', 'OWN', 'NET',
+           'STAGE', 'Recipe', 'recipe', 'miniature', 'checked', 'change', 'holdout', 'items_of', 'trainer', 'fresh',
+           'begun', 'provenance', 'ancestor', 'draw', 'train']
 
 # %% ../nbs/13_recipes.ipynb #834bba32
 @dataclass(frozen=True)
@@ -56,10 +56,11 @@ TINY = dict(faithful=False, width=32, blocks=4)
 
 def _rises(first, *more): return Stage('pixels', first, 1e-3), *(Stage('restart', n, 6e-4) for n in more)
 
-def _family(s):
-    "Photos and faces at scale `s`"
-    return (Recipe(f'photos-x{s}', f'any photographs, x{s}, L1', s, LEAN, _rises(5500, 4000)),
-            Recipe(f'faces-x{s}', f'CelebA faces cut to 128x128, x{s}, L1', s, LEAN, _rises(3200, 3000, 3000), flips=2, protocol='faces128'))
+FACES = dict(flips=2, protocol='faces128')
+PIXEL = (Recipe('photos-x2', 'any photographs, x2, L1', 2, LEAN, _rises(14000), patch=64),
+         Recipe('faces-x2', 'CelebA faces cut to 128x128, x2, L1', 2, LEAN, _rises(14000), patch=64, **FACES),
+         Recipe('photos-x4', 'any photographs, x4, L1', 4, LEAN, _rises(5500, 4000)),
+         Recipe('faces-x4', 'CelebA faces cut to 128x128, x4, L1', 4, LEAN, _rises(3200, 3000, 3000), **FACES))
 
 MNIST = Recipe('mnist-x2', 'digits 14x14 -> 28x28, the smallest experiment', 2, dict(faithful=False, width=16, blocks=3),
                (Stage(steps=400, rate=3e-3),), patch=28, batch=64, flips=1, gray=True, dataset='mnist', ema=.98)
@@ -82,26 +83,30 @@ def _reported(pixels, alone, both):
             Stage('both', both, 1e-4, shape='decay', losses=content, rate_d=1e-4, adversary=.001, ramp=Ramp(1.4, .05, blind=True)))
 
 # %% ../nbs/13_recipes.ipynb #94559638
-FACES = dict(scale=4, net=LEAN, patch=64, batch=8, flips=2, protocol='faces128', init='faces-x4', look=100)
+QUARREL = dict(scale=4, net=LEAN, patch=64, batch=8, init='faces-x4', look=100, **FACES)
 
 GANS = (Recipe('supervised-x4', 'any photographs, x4, L1, then VGG19 and an adversary', 4, LEAN, _quarrel(5500, 300, 4000), patch=64,
                adversary=SHARP, hard=True, ema=.998, look=250),
         Recipe('faces-x4-gan', 'CelebA faces, x4, from faces-x4: VGG19 and an adversary', stages=_quarrel(50, 300, 2400, 1e-4, 8),
-               adversary=SHARP, hard=True, ema=.98, **FACES),
+               adversary=SHARP, hard=True, ema=.98, **QUARREL),
+        Recipe('faces-x8-gan', 'CelebA faces, x8, from faces-x8: VGG19 and an adversary that sees whole faces', stages=_quarrel(50, 300, 1000, 1e-4, 8),
+               adversary=dict(d='srgan', arch=dict(size=128, width=32)), hard=True, ema=.98, **{**QUARREL, 'scale':8, 'patch':128, 'batch':4, 'init':'faces-x8'}),
         Recipe('faces-x4-gan-2019', "the same, the 2019 report's way", stages=_reported(50, 300, 2250), adversary=SRGAN, ema=0.,
-               **{**FACES, 'net':{**LEAN, 'bn':True, 'sn':True}}))
+               **{**QUARREL, 'net':{**LEAN, 'bn':True, 'sn':True}}))
 
 
 
 # %% ../nbs/13_recipes.ipynb #4b96bdea
-def _grown(s, alone, both): return Stage(f'x{s}, new part', alone, 1e-3, scale=s, frozen=True), Stage(f'x{s}', both, 6e-4, scale=s)
+def _grown(s, alone, both, rate=6e-4): return Stage(f'x{s}, new part', alone, 1e-3, scale=s, frozen=True), Stage(f'x{s}', both, rate, scale=s)
 
-GROWN = (Recipe('progressive-x4', 'any photographs, x4, grown from x2, L1', 4, LEAN, (Stage('x2', 4000, 1e-3, scale=2), *_grown(4, 500, 5000))),
+GROWN = (Recipe('photos-x8', 'any photographs, x8, grown from photos-x4, L1', 8, LEAN, _grown(8, 400, 9000, 1e-3), patch=192, init='photos-x4'),
+         Recipe('faces-x8', 'CelebA faces cut to 128x128, x8, grown from faces-x4, L1', 8, LEAN, _grown(8, 400, 16000, 1e-3), init='faces-x4', **FACES),
+         Recipe('progressive-x4', 'any photographs, x4, grown from x2, L1', 4, LEAN, (Stage('x2', 4000, 1e-3, scale=2), *_grown(4, 500, 5000))),
          Recipe('progressive-x8', 'any photographs, x8, grown from x2 and x4, L1', 8, LEAN,
                 (Stage('x2', 4000, 1e-3, scale=2), *_grown(4, 500, 4000), *_grown(8, 500, 4000))))
 
 # %% ../nbs/13_recipes.ipynb #05d55c51
-RECIPES = {r.name:r for r in (*(r for s in (2,4,8) for r in _family(s)), *GANS, *GROWN, MNIST)}
+RECIPES = {r.name:r for r in (*PIXEL, *GROWN, *GANS, MNIST)}
 
 # %% ../nbs/13_recipes.ipynb #75bc0cbb
 def recipe(name:str # a key of RECIPES
@@ -121,7 +126,7 @@ def miniature(r:Recipe,     # a full recipe
               steps:int=1200 # in all
              )->Recipe:
     "The same training in about two minutes on two CPU cores"
-    once = [s for s in r.stages if s.name!='restart']               # so short a run rises once
+    once = [s for s in r.stages if s.name!='restart' and not (s.frozen and r.init)]         # it rises once, and begins with a new network
     stages = tuple(replace(s, rate=min(s.rate,1e-3)) for s in _steps(once, steps))
     norms = {k:r.net[k] for k in ('bn','sn') if k in r.net}
     small = replace(r, net=r.net if r.gray else {**TINY, **norms}, stages=stages, patch=min(r.patch,96), batch=min(r.batch,16), ema=.98, init='')
