@@ -1,7 +1,7 @@
 """The tables of the adversary's page: `python .ci/perceptual.py`, with SISR_DATA naming the folder of test images.
 
-Measures bicubic, A+ y and the shipped face networks on faces/val with a perceptual distance, and the networks between L1 and
-GAN on every fifth of them, into nbs/results/perceptual.json."""
+Measures bicubic, A+ y and the shipped face networks on faces/val with a perceptual distance, the networks between L1 and GAN
+on every fifth of them, and bicubic and A+ y at x8 too, into nbs/results/perceptual.json."""
 import json, os
 from pathlib import Path
 from sisr.metrics import Pairs, Protocol, evaluate
@@ -14,9 +14,9 @@ PROTOCOL = Protocol.named('faces128')
 
 def up(name, **kw): return Upscaler.from_pretrained(name, 'cpu', **kw).tensor
 
-def table(methods, files):
+def table(methods, files, scale=4):
     "A row of means for each method, and the versions they were measured with"
-    pairs, rows = Pairs(files, 4, PROTOCOL), []
+    pairs, rows = Pairs(files, scale, PROTOCOL), []
     for name, f in methods.items():
         r = evaluate(f, pairs)
         rows.append(dict(model=name, n=r['n'], **r['mean']))
@@ -31,6 +31,7 @@ def main():
     rows, versions = table(methods, faces)
     between, _ = table({**{k: methods[k] for k in ('bicubic', 'A+ y', 'GAN, rules of 2019')},
                         **{f'style {t}': up('faces-x4', style=t) for t in (0, .25, .5, .75, 1)}}, faces[::5])
-    (ROOT/'nbs'/'results'/'perceptual.json').write_text(json.dumps({'faces/val': rows, 'style': between, 'versions': versions}, indent=1)+'\n')
+    eight, _ = table({'bicubic': lambda lr: PROTOCOL.bicubic(lr, 8), 'A+ y': lambda lr: pinv(lr, 8)}, faces, 8)
+    (ROOT/'nbs'/'results'/'perceptual.json').write_text(json.dumps({'faces/val': rows, 'style': between, 'x8': eight, 'versions': versions}, indent=1)+'\n')
 
 if __name__ == '__main__': main()
