@@ -10,6 +10,7 @@ from fastcore.basics import patch
 from torch import nn, Tensor
 from torch.nn.utils import parametrize
 from .images import SisrError
+from .resize import consistent
 from .growth import carry_optimizer
 from .discriminators import discriminator, GrownDiscriminator
 from .losses import AdversarialLoss, r1
@@ -33,13 +34,14 @@ class Adversary:
                  every:int=8,         # steps between batches that are remembered
                  summed:bool=False,   # old fakes on top of the new ones, as the 2019 report had it? else in their place
                  betas=(.9,.99),      # of Adam; (0,.99) is calmer and slower to see anything
+                 detail:int=0,        # D sees only what a downscaling by so much cannot, x - A+ A x; 0: the whole image
                  fade:int=0,          # steps in which a new level replaces an old layer when D grows; 0: it adds, from zero
                  seed:int=0):         # of what is forgotten and shown
         if not 0<=share<1: raise SisrError(f'share={share}: from 0 to below 1 of the fakes can be old')
         self.d = discriminator(d, **(arch or {})) if isinstance(d,str) else d
         self.loss,self.r1,self.lazy,self.betas = AdversarialLoss(loss,real),r1,lazy,tuple(betas)
         self.replay = ReplayBuffer(replay,seed) if replay and share else None
-        self.share,self.every,self.summed,self.fade,self.k,self.seed = share,every,summed,fade,0,seed
+        self.share,self.every,self.summed,self.detail,self.fade,self.k,self.seed = share,every,summed,detail,fade,0,seed
 
     def join(self, acc):
         "Move to the device of an `Accelerator` and learn there"
@@ -61,6 +63,13 @@ def fakes(self:Adversary,
     if old is None or self.summed: return sr,old
     return torch.cat([old, sr[len(old):]]),None
 
+# %% ../nbs/11b_adversary.ipynb #5b709f71
+@patch
+def view(self:Adversary, x:Tensor)->Tensor:                        # (N,C,H,W) -> the same
+    "What D sees of images"
+    n,c,h,w = x.shape
+    return consistent(x, x.new_zeros(n, c, h//self.detail, w//self.detail)) if self.detail else x
+
 # %% ../nbs/11b_adversary.ipynb #773b231d
 @patch
 def learn(self:Adversary,
@@ -70,8 +79,8 @@ def learn(self:Adversary,
          )->dict:      # losses and numbers by name, on the device
     "D's step: up with real images, down with fakes"
     new,old = self.fakes(sr)
-    with self.acc.autocast(), parametrize.cached():
-        real,fake = self.d(hr).float(),self.d(new if old is None else torch.cat([new,old])).float()
+    hr,shown = self.view(hr),self.view(new if old is None else torch.cat([new,old]))
+    with self.acc.autocast(), parametrize.cached(): real,fake = self.d(hr).float(),self.d(shown).float()
     fake,more = fake[:len(new)],None if old is None else fake[len(new):]
     losses = dict(d=self.loss.d(real, fake, more))
     if self.r1 and self.k%self.lazy==0: losses['r1'] = self.lazy*r1(self.d, hr, self.r1)
@@ -108,6 +117,7 @@ def judge(self:Adversary,
           hr:Tensor   # the same shape; only a relativistic D looks at it
          )->Tensor:   # scalar: the lower, the more real
     "G's adversarial loss"
+    sr,hr = self.view(sr),self.view(hr)
     with frozen(self.d), self.acc.autocast(), parametrize.cached():
         real = self.d(hr).detach().float() if self.loss.kind=='relativistic' else None
         return self.loss.g(self.d(sr).float(), real)
@@ -128,7 +138,7 @@ def load_weights(self:Adversary, state:dict):
 @patch
 def grow(self:Adversary):
     "For images twice as large: D with a level above it"
-    old = self.d
+    old,self.detail = self.d,2*self.detail
     self.d = GrownDiscriminator(old, self.fade).train().to(self.acc.device, memory_format=torch.channels_last)
     self.opt = self.acc.prepare(carry_optimizer(getattr(self.opt,'optimizer',self.opt), old, self.d, 'below.'))
     if self.replay is not None: self.replay = ReplayBuffer(self.replay.size, self.seed)

@@ -117,6 +117,8 @@ def dihedral(u:Tensor, # (C,H,W)
     return u.mT if k&4 else u
 
 # %% ../nbs/04_data.ipynb #448ad157
+def _each(f, u): return tuple(map(f, u)) if isinstance(u,tuple) else f(u)  # a batch may be a pair of tensors
+
 class Feed:
     "Batches start, start+1, ... of `patches` on `device`, prepared ahead by a thread; `waited` seconds so far"
     def __init__(self,
@@ -136,14 +138,14 @@ class Feed:
         u = self._q.get()
         self.waited += time.perf_counter()-t
         if isinstance(u,Exception): self._q.put(u); raise u         # and to whoever asks again
-        return u.to(self.device, non_blocking=True)
+        return _each(lambda t: t.to(self.device, non_blocking=True), u)
     def close(self): self._stop.set(); self._thread.join(2)
 
 # %% ../nbs/04_data.ipynb #9364a006
 @patch
 def _work(self:Feed, k, step):
     while not self._stop.is_set():
-        try: u = self.patches[k].pin_memory() if self.device.type=='cuda' else self.patches[k]
+        try: u = _each(Tensor.pin_memory, self.patches[k]) if self.device.type=='cuda' else self.patches[k]
         except Exception as e: u = e
         while not self._stop.is_set():
             try: self._q.put(u, timeout=.2); break

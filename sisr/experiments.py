@@ -147,7 +147,8 @@ def fingerprint(variant # a `Recipe`, or a pair of one and a key of TWEAKS
     "Twelve digits that tell a variant from all others, whatever it is called"
     r,tweak = _what(variant)
     told = {k:v for k,v in asdict(r).items() if k not in ('name','about','seed','deterministic')}
-    told['stages'] = [{k:v for k,v in s.items() if v or k not in ('scale','frozen')} for s in told['stages']]   # what is newer than the first runs
+    told['stages'] = [{k:v for k,v in s.items() if v or k not in ('scale','frozen','anchor')} for s in told['stages']]   # what is newer than the first runs
+    for s in told['stages']: s['ramp'] = s['ramp'] and {k:v for k,v in s['ramp'].items() if (k,v)!=('by','vgg_distance')}
     return hashlib.sha256(json.dumps([told,asdict(PIXELS),tweak], sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 # %% ../nbs/13a_experiments.ipynb #257de8a2
@@ -155,9 +156,12 @@ def start(r:Recipe, data, folder, seed:int, steps:int)->Path:
     "The pixel-trained network that variants begin with, trained when first asked for"
     net = {k:v for k,v in r.net.items() if k not in ('bn','sn')}
     base = replace(PIXELS, net=net, seed=seed, stages=tuple(replace(s, steps=min(steps, s.steps)) for s in PIXELS.stages))
-    out = Path(folder)/f'pixels-{fingerprint(base)}-{seed}'
-    if (out/'model.safetensors').exists(): return out/'model.safetensors'
-    return train(base, data, out, resume=True, show=False, save=sum(s.steps for s in base.stages))
+    file = Path(folder)/f'pixels-{fingerprint(base)}-{seed}.safetensors'
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as tmp:       # of its own: two processes may share the folder
+            os.replace(train(base, data, tmp, show=False, save=sum(s.steps for s in base.stages)), file)
+    return file
 
 # %% ../nbs/13a_experiments.ipynb #15a4f1af
 def run(variant,             # a `Recipe`, or a pair of one and a key of TWEAKS

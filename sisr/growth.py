@@ -14,11 +14,10 @@ __all__ = ['carry_', 'grow', 'freeze', 'carry_optimizer']
 
 # %% ../nbs/06a_growth.ipynb #49979a20
 def carry_(new:nn.Module, # the larger network, changed in place
-           old:nn.Module, # the smaller one
-           under:str=''   # where in `new` it lies, as 'below.'
+           old:nn.Module  # the smaller one
           )->nn.Module:   # `new`
     "Copy each tensor of `old` into the one of the same name in `new`; `SisrError` if one has no place"
-    here,there = {under+k:v for k,v in old.state_dict().items()},new.state_dict()
+    here,there = old.state_dict(),new.state_dict()
     if lost := [k for k,v in here.items() if k not in there or there[k].shape!=v.shape]:
         raise SisrError(f'{len(lost)} of {len(here)} tensors have no place in the larger network: {", ".join(lost[:3])}')
     new.load_state_dict({**there, **here})

@@ -20,6 +20,7 @@ class Ramp:
     "How the adversary's weight grows: at each validation, and only while that finds a better image"
     factor:float=1.3       # the weight is multiplied by it
     most:float=.1          # the weight stays below
+    by:str='vgg_distance'  # the score it looks at: lower is better
     patience:int=3         # validations without a best score; then back to the best, and on to the next stage
     blind:bool=False       # grow at each validation whatever it says, and never go back: a rule made before the training, as in 2019
 
@@ -51,6 +52,7 @@ class Stage:
     warmup:float=.02                                             # share of the steps over which the rate rises to it
     shape:str='line'                                             # how it goes on: 'line' to zero, 'decay' to a tenth, 'flat'
     losses:dict=field(default_factory=lambda: dict(l1=1.))       # name of a loss -> its weight
+    anchor:dict=field(default_factory=dict)                      # the same for pairs (A y, y), where LR itself is the truth: for training without pairs
     adversary:float=0.                                           # weight of the adversarial loss in G's; 0: none
     rate_d:float=0.                                              # D's highest learning rate; 0: D rests
     until:float=0.                                               # D is right so often (0.8: in 80 %) ends the stage; 0: nothing does

@@ -186,7 +186,7 @@ def _look(self:Trainer, stage:Stage, bar):
     row = dict(step=self.k, **scores)
     if stage.ramp:
         begun = not self.j
-        said = self.climb.decide(stage.ramp, scores['vgg_distance'], self.k)
+        said = self.climb.decide(stage.ramp, scores[stage.ramp.by], self.k)
         if begun: said,self.climb.weight = 'begun',stage.adversary
         if self.climb.at==self.k and not stage.ramp.blind: self.best = copy.deepcopy(self.weights())
         self.weight = self.climb.weight
@@ -203,8 +203,8 @@ def _frame(self:Trainer, most:int=4, side:int=128):
     if not self.acc.is_main_process: return
     cut = lambda x,n: x[..., :n, :n]
     s,shots = self.val.scale,[]
-    for _,(_,lr,hr) in zip(range(most), self.val):
-        if min(hr.shape[-2:])<side: continue
+    for _,(_,lr,_) in zip(range(most), self.val):
+        if s*min(lr.shape[-2:])<side: continue
         with torch.no_grad(): lr = cut(lr, side//s).to(self.acc.device); shots.append(self.shown(lr).cpu())
     with writing(self.out/'frames'):
         (self.out/'frames').mkdir(exist_ok=True)
@@ -215,7 +215,7 @@ def _frame(self:Trainer, most:int=4, side:int=128):
 def fit(self:Trainer, stages, resume:bool=False)->list:
     "Run `stages`, a list of `Stage`; with `resume` go on where the folder's checkpoint ends. Returns the history"
     stages = [stages] if isinstance(stages,Stage) else list(stages)
-    if any(s.ramp for s in stages): self.also = dict(vgg_distance=_middle(VGGDistance().to(self.acc.device)))
+    if any(s.ramp and s.ramp.by=='vgg_distance' for s in stages): self.also = self.also | dict(vgg_distance=_middle(VGGDistance().to(self.acc.device)))
     self._ready(stages)
     self._begin(resume)
     if self.stage==len(stages) and 0<self.lasted<stages[-1].steps and not stages[-1].ramp:   # its last stage is longer now
@@ -243,7 +243,7 @@ def _ready(self:Trainer, stages):
     for s in stages:
         if (s.rate_d or s.adversary) and not self.adversary: raise SisrError(f'stage {s.name} needs an adversary: give the trainer one')
         if s.ramp and self.val is None: raise SisrError(f'stage {s.name} looks at validation images to raise a weight, and there are none: give some')
-        for name in s.losses: self.loss(name)
+        for name in (*s.losses, *s.anchor): self.loss(name)
     scales = [self.net.scale, *(s.scale or self.degrade.scale for s in stages)]
     if scales!=sorted(scales) or scales[-1]>self.degrade.scale:
         raise SisrError(f'G has scale {scales[0]}, the stages want {", ".join(map(str,scales[1:]))}: it can only grow, to {self.degrade.scale} at most')
