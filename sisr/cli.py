@@ -145,14 +145,17 @@ def upscale_files(args)->int:
 # %% ../nbs/15_cli.ipynb #94b5dbc5
 def training(args)->dict:
     "What to call `sisr.recipes.train` with"
-    if args.lr or args.hr: raise Usage('--lr and --hr are for unsupervised recipes, which are still to come: give --data FOLDER')
-    if not args.data: raise Usage('--data FOLDER is missing: a folder of images to learn from')
     from sisr.recipes import change, recipe
+    with as_usage(): unpaired = recipe(args.recipe).unpaired
+    if unpaired and not (args.lr and args.hr): raise Usage(f'{args.recipe} learns without pairs: --lr FOLDER of small images, --hr FOLDER of large ones of other scenes')
+    if not unpaired and (args.lr or args.hr): raise Usage(f'--lr and --hr are for recipes that learn without pairs, {args.recipe} is none: give --data FOLDER')
+    if unpaired and args.data: raise Usage('--data is for recipes that learn from pairs: give --lr and --hr alone')
+    if not unpaired and not args.data: raise Usage('--data FOLDER is missing: a folder of images to learn from')
     from sisr.upscaler import find_network
     settings = dict(args.set)
     with as_usage(): change(recipe(args.recipe), **settings); args.init and find_network(args.init)
-    data = args.data[0] if len(args.data)==1 else args.data
-    return dict(name=args.recipe, data=data, out=args.out, quick=args.quick, resume=args.resume, init=args.init, **settings)
+    one = lambda folders: folders[0] if folders and len(folders)==1 else folders
+    return dict(name=args.recipe, data=one(args.hr if unpaired else args.data), lr=one(args.lr), out=args.out, quick=args.quick, resume=args.resume, init=args.init, **settings)
 
 # %% ../nbs/15_cli.ipynb #d72e4ecf
 @command('train',
@@ -164,7 +167,8 @@ def training(args)->dict:
     opt('--resume', action='store_true', help='go on where an earlier run in RUN stopped'),
     opt('--init', metavar='MODEL', help='begin with the weights of this network'),
     opt('--set', nargs='+', type=setting, default=[], action='extend', metavar='key=value', help='change settings of the recipe'),
-    *[opt(f'--{d}', metavar='FOLDER', help=f'{d.upper()} images, for unsupervised recipes (still to come)') for d in ('lr','hr')])
+    opt('--lr', nargs='+', metavar='FOLDER', help='small images to learn to enlarge, for recipes that learn without pairs'),
+    opt('--hr', nargs='+', metavar='FOLDER', help='large images of other scenes, for the same recipes'))
 def train_recipe(args)->int:
     "train a network on a folder of images"
     asked = training(args)

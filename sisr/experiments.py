@@ -142,14 +142,21 @@ def step_costs(variant,        # of a question about growing
 # %% ../nbs/13a_experiments.ipynb #ce53f05e
 def _what(variant): return variant if isinstance(variant,tuple) else (variant,'')
 
+def _settings(r):
+    "Those of a recipe; what is newer than the first runs is told only where it is used"
+    told = {k:v for k,v in asdict(r).items() if v or k!='unpaired'}
+    for s in told['stages']:
+        if not s['anchor']: del s['anchor']
+        if s['ramp'] and s['ramp']['by']=='vgg_distance': del s['ramp']['by']
+    return told
+
 def fingerprint(variant # a `Recipe`, or a pair of one and a key of TWEAKS
                )->str:
     "Twelve digits that tell a variant from all others, whatever it is called"
     r,tweak = _what(variant)
-    told = {k:v for k,v in asdict(r).items() if k not in ('name','about','seed','deterministic')}
-    told['stages'] = [{k:v for k,v in s.items() if v or k not in ('scale','frozen','anchor')} for s in told['stages']]   # what is newer than the first runs
-    for s in told['stages']: s['ramp'] = s['ramp'] and {k:v for k,v in s['ramp'].items() if (k,v)!=('by','vgg_distance')}
-    return hashlib.sha256(json.dumps([told,asdict(PIXELS),tweak], sort_keys=True, default=str).encode()).hexdigest()[:12]
+    told = {k:v for k,v in _settings(r).items() if k not in ('name','about','seed','deterministic')}
+    told['stages'] = [{k:v for k,v in s.items() if v or k not in ('scale','frozen')} for s in told['stages']]
+    return hashlib.sha256(json.dumps([told,_settings(PIXELS),tweak], sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 # %% ../nbs/13a_experiments.ipynb #257de8a2
 def start(r:Recipe, data, folder, seed:int, steps:int)->Path:

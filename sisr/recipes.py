@@ -19,12 +19,15 @@ from .runs import writing
 from .adversary import Adversary
 from .stages import Ramp, Stage
 from .losses import LOSSES
+from .frechet import Frechet
+from .unpaired import Unpaired
 from .trainer import Trainer
+from .unsupervised import Unseen, Unsupervised
 
 # %% auto #0
-__all__ = ['LEAN', 'TINY', 'FACES', 'PIXEL', 'MNIST', 'SHARP', 'SRGAN', 'QUARREL', 'GANS', 'GROWN', 'RECIPES', 'OWN', 'NET',
-           'STAGE', 'Recipe', 'recipe', 'miniature', 'checked', 'change', 'holdout', 'items_of', 'trainer', 'fresh',
-           'begun', 'provenance', 'ancestor', 'draw', 'train']
+__all__ = ['LEAN', 'TINY', 'FACES', 'PIXEL', 'MNIST', 'SHARP', 'SRGAN', 'QUARREL', 'GANS', 'GROWN', 'ALONE', 'RECIPES', 'OWN',
+           'NET', 'STAGE', 'Recipe', 'recipe', 'miniature', 'checked', 'change', 'holdout', 'items_of', 'trainer',
+           'fresh', 'begun', 'provenance', 'ancestor', 'draw', 'train']
 
 # %% ../nbs/13_recipes.ipynb #834bba32
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class Recipe:
     ema:float=.999                              # decay of the average; 0: none
     adversary:dict=field(default_factory=dict)  # arguments of `Adversary`, for stages that have one
     hard:bool=False                             # SR is made consistent before any loss sees it
+    unpaired:bool=False                         # learns from LR of some scenes and HR of others
     init:str=''                                 # the network it begins with, name or file; '': a new one
     look:int=500                                # steps between validations and checkpoints, at most
     precision:str='auto'                        # 'no' (float32), 'bf16', 'fp16'; auto: bf16 on CUDA, else 'no'
@@ -89,7 +93,7 @@ GANS = (Recipe('supervised-x4', 'any photographs, x4, L1, then VGG19 and an adve
                adversary=SHARP, hard=True, ema=.998, look=250),
         Recipe('faces-x4-gan', 'CelebA faces, x4, from faces-x4: VGG19 and an adversary', stages=_quarrel(50, 300, 2400, 1e-4, 8),
                adversary=SHARP, hard=True, ema=.98, **QUARREL),
-        Recipe('faces-x8-gan', 'CelebA faces, x8, from faces-x8: VGG19 and an adversary that sees whole faces', stages=_quarrel(50, 300, 1000, 1e-4, 8),
+        Recipe('faces-x8-gan', 'CelebA faces, x8, from faces-x8: VGG19 and an adversary that sees whole faces', stages=_quarrel(50, 300, 700, 1e-4, 8),
                adversary=dict(d='srgan', arch=dict(size=128, width=32)), hard=True, ema=.98, **{**QUARREL, 'scale':8, 'patch':128, 'batch':4, 'init':'faces-x8'}),
         Recipe('faces-x4-gan-2019', "the same, the 2019 report's way", stages=_reported(50, 300, 2250), adversary=SRGAN, ema=0.,
                **{**QUARREL, 'net':{**LEAN, 'bn':True, 'sn':True}}))
@@ -105,8 +109,18 @@ GROWN = (Recipe('photos-x8', 'any photographs, x8, grown from photos-x4, L1', 8,
          Recipe('progressive-x8', 'any photographs, x8, grown from x2 and x4, L1', 8, LEAN,
                 (Stage('x2', 4000, 1e-3, scale=2), *_grown(4, 500, 4000), *_grown(8, 500, 4000))))
 
+# %% ../nbs/13_recipes.ipynb #b154e77b
+def _without(s, anchor, alone, both):
+    only = lambda name,steps,rate,**kw: Stage(name, steps, rate, losses={}, **kw)
+    return Recipe(f'unsupervised-x{s}', f'small images, and large ones of other scenes, x{s}: no pairs', s, LEAN,
+        (only('anchor', anchor, 1e-3, anchor=dict(l1=1.)), only('D alone', alone, 0, rate_d=2e-4, until=.8, shape='flat'),
+         only('both', both, 2e-4, shape='decay', anchor=dict(l1=1.), rate_d=2e-4, adversary=.02, ramp=Ramp(1., by='frechet', patience=100))),
+        patch=64, batch=8, adversary=dict(d='unet', arch=dict(width=32), detail=s, r1=.01), hard=True, ema=.998, look=100, unpaired=True)
+
+ALONE = tuple(_without(s, 1500, 300, 2400) for s in (2,4))
+
 # %% ../nbs/13_recipes.ipynb #05d55c51
-RECIPES = {r.name:r for r in (*PIXEL, *GROWN, *GANS, MNIST)}
+RECIPES = {r.name:r for r in (*PIXEL, *GROWN, *GANS, *ALONE, MNIST)}
 
 # %% ../nbs/13_recipes.ipynb #75bc0cbb
 def recipe(name:str # a key of RECIPES
@@ -218,7 +232,15 @@ def items_of(data,            # a folder, 'NAME:FOLDER', an `ImageSet`, or a lis
 def _sized(d, share):
     "The adversary for images as large as G makes them at first: D grows with G"
     arch = d.get('arch', {})
-    return {**d, 'arch':{**arch, 'size':int(arch['size']*share)}} if 'size' in arch else d
+    res = {**d, 'arch':{**arch, 'size':int(arch['size']*share)}} if 'size' in arch else d
+    return {**res, 'detail':int(d['detail']*share)} if d.get('detail') else res
+
+def _common(r, g, show, save, losses):
+    "What any trainer of this recipe is given"
+    n = sum(s.steps for s in r.stages)
+    return dict(adversary=Adversary(**_sized(r.adversary, g.scale/r.scale), seed=r.seed) if r.adversary else None, hard=r.hard, ema=r.ema,
+                log=max(1, min(50, n//30, r.look)), save=save or max(1, min(r.look, n//10)),
+                precision=None if r.precision=='auto' else r.precision, seed=r.seed, recipe=asdict(r), losses=losses, show=show)
 
 def trainer(r:Recipe,          # what to do
             g,                 # the network, at its start
@@ -227,24 +249,51 @@ def trainer(r:Recipe,          # what to do
             val=None,          # the same, to validate on; None: some of `data` is kept aside
             show:bool=True,    # progress?
             save:int|None=None,# steps between checkpoints; None: a tenth of the run, as the recipe looks at most
-            losses:dict|None=None # name -> (sr, hr) -> scalar, in place of those of `LOSSES`
+            losses:dict|None=None, # name -> (sr, hr) -> scalar, in place of those of `LOSSES`
+            lr=None            # LR images of other scenes, as for `items_of`, if the recipe is unpaired
            )->Trainer:
     "Everything that `fit` needs"
-    items,n = items_of(data, r.dataset),sum(s.steps for s in r.stages)
-    protocol = Protocol.named(r.protocol, perceptual=None, channels=1 if r.gray else 3)
-    faces = bool(protocol.crop) and isinstance(items[0], (str,Path))
-    fit,held = (items,items_of(val, r.dataset)) if val is not None else holdout(items, people=faces)
+    if r.unpaired!=(lr is not None):
+        raise SisrError(f'recipe {r.name} learns from small images and from large ones of other scenes: --lr FOLDER --hr FOLDER' if r.unpaired else
+                        f'recipe {r.name} makes its own small images: it takes no --lr')
+    items,protocol = items_of(data, r.dataset),Protocol.named(r.protocol, perceptual=None, channels=1 if r.gray else 3)
+    if r.unpaired: t = _unpaired(r, g, items_of(lr), items, protocol, out, val, _common(r, g, show, save, losses))
+    else: t = _paired(r, g, items, protocol, out, val, _common(r, g, show, save, losses))
+    if r.batch%t.acc.num_processes: raise SisrError(f'batch {r.batch} cannot be shared by {t.acc.num_processes} processes')
+    t.patches[0]                                                   # what is wrong with the data is said now
+    return t
+
+
+# %% ../nbs/13_recipes.ipynb #85170344
+def _paired(r, g, items, protocol, out, val, common):
+    "HR images; LR is made of them"
+    fit,held = (items,items_of(val, r.dataset)) if val is not None else holdout(items, people=_named(items, protocol))
     pairs = Pairs(held, r.scale, protocol)
     for bad in pairs.skipped: warnings.warn(f'skipped {bad["file"]}: {bad["why"]}', SisrWarning)
     if not pairs.kept: warnings.warn('no image to validate on can be used: there will be no scores', SisrWarning)
-    adversary = Adversary(**_sized(r.adversary, g.scale/r.scale), seed=r.seed) if r.adversary else None
-    t = Trainer(g, None, Bicubic(r.scale), out, val=pairs if pairs.kept else None, adversary=adversary, hard=r.hard, ema=r.ema,
-                log=max(1, min(50, n//30, r.look)), save=save or max(1, min(r.look, n//10)),
-                precision=None if r.precision=='auto' else r.precision, seed=r.seed, recipe=asdict(r), losses=losses, show=show)
-    if r.batch%t.acc.num_processes: raise SisrError(f'batch {r.batch} cannot be shared by {t.acc.num_processes} processes')
-    images = ImageSet(fit, protocol if protocol.crop else None, gray=r.gray)
-    t.patches = Patches(images, r.patch, r.batch//t.acc.num_processes, r.seed, r.flips)
-    t.patches[0]                                                   # what is wrong with the data is said now
+    t = Trainer(g, None, Bicubic(r.scale), out, val=pairs if pairs.kept else None, **common)
+    t.patches = Patches(ImageSet(fit, protocol if protocol.crop else None, gray=r.gray), r.patch, r.batch//t.acc.num_processes, r.seed, r.flips)
+    return t
+
+def _named(items, protocol):
+    "Do the names of files tell who is on them?"
+    return bool(protocol.crop) and isinstance(items[0], (str,Path))
+
+# %% ../nbs/13_recipes.ipynb #2003e45f
+def _middle(u, side): return from_uint8(u[None, :, max(0,(u.shape[1]-side)//2):, max(0,(u.shape[2]-side)//2):][..., :side, :side])
+
+def _unpaired(r, g, lr, hr, protocol, out, val, common):
+    "LR images of some scenes, HR images of others"
+    fit,held = holdout(lr, people=_named(lr, protocol))
+    small,large = (ImageSet(x, p, gray=r.gray) for x,p in ((fit,None),(hr,protocol if protocol.crop else None)))
+    aside,every = ImageSet(held, gray=r.gray),max(1, len(large)//100)
+    t = Unsupervised(g, None, Bicubic(r.scale), out, **common)
+    n = r.batch//t.acc.num_processes
+    t.patches = Unpaired(Patches(small, r.patch//r.scale, n, r.seed, r.flips), Patches(large, r.patch, n, r.seed+1, r.flips),
+                         people=_named(lr, protocol) and _named(hr, protocol), aside=aside)
+    frechet = Frechet((_middle(large[i], 256) for i in range(0, len(large), every)), device=t.acc.device)
+    t.val = Unseen(((f'{i}', _middle(aside[i], 256//r.scale)) for i in range(len(aside))), frechet, r.scale)
+    if val is not None: t.pairs = Pairs(items_of(val, r.dataset), r.scale, protocol)
     return t
 
 # %% ../nbs/13_recipes.ipynb #c29908e5
@@ -305,6 +354,7 @@ def train(name,                   # a recipe, or its name
           note:str='',            # kept in the file: what `data` was, whatever a stranger should know
           licence:str='',         # kept in the file: what the network may be used for
           losses=None,            # name -> (sr, hr) -> scalar, in place of those of `LOSSES`, say `{'vgg': PerceptualLoss(...)}`; a resumed run must be given them again
+          lr=None,                # LR images, as `data`, for a recipe that learns without pairs: `data` shows other scenes then
           **kw                    # settings to `change`; those of the network only without `init`
          )->Path:                 # out/model.safetensors
     "Train a network by recipe"
@@ -312,7 +362,7 @@ def train(name,                   # a recipe, or its name
     r = change(miniature(r) if quick else r, **kw)
     init = init or r.init or None
     if init and kw.keys()&NET.keys(): raise SisrError(f'the network comes from {init}: leave out its settings, or --init')
-    with deterministic(r.deterministic): return _trained(r, data, out, resume, init, (val,show,save,losses), dict(note=note, licence=licence))
+    with deterministic(r.deterministic): return _trained(r, data, out, resume, init, (val,show,save,losses,lr), dict(note=note, licence=licence))
 
 def _trained(r, data, out, resume, init, how, told):
     seed_everything(r.seed)

@@ -24,7 +24,9 @@ def twins(a:ImageSet, b:ImageSet,
           within:float=4.     # gray levels of 255, root mean square
          )->list:             # pairs (i,j): image i of `a` shows what image j of `b` shows
     "Pictures that are in both sets, under whatever name, compression or size"
-    x,y = thumbnails(a),thumbnails(b)
+    return _near(thumbnails(a), thumbnails(b), within)
+
+def _near(x, y, within=4.):
     rows = ((torch.cdist(part, y)/x.shape[1]**.5<within).nonzero().tolist() for part in x.split(1024))
     return [(1024*k+i,j) for k,near in enumerate(rows) for i,j in near]
 
@@ -34,21 +36,20 @@ class Unpaired:
     def __init__(self,
                  lr:Patches,        # small patches of the small images
                  hr:Patches,        # large ones of others
-                 people:bool=False  # do the files' names tell who is on them?
+                 people:bool=False, # do the files' names tell who is on them?
+                 aside:ImageSet|None=None # LR images to watch the training by, which must be others too
                 ):
         self.lr,self.hr,self.images = lr,hr,lr.images
-        name = lambda images,i: images.items[i] if isinstance(images.items[i], (str,Path)) else f'image {i}'
-        if both := twins(lr.images, hr.images):
+        small = [lr.images] if aside is None else [lr.images,aside]
+        said = lambda items,i: items[i] if isinstance(items[i], (str,Path)) else f'image {i}'
+        some,others = [i for s in small for i in s.items],hr.images.items
+        if both := _near(torch.cat([*map(thumbnails, small)]), thumbnails(hr.images)):
             i,j = both[0]
-            raise SisrError(f'{len({i for i,_ in both})} pictures are in both sets, {name(lr.images,i)} as {name(hr.images,j)}: leave them out of one (`sisr.unpaired.apart`)')
-        if people and (same := _people(lr.images) & _people(hr.images)):
+            raise SisrError(f'{len({i for i,_ in both})} pictures are in both sets, {said(some,i)} as {said(others,j)}: leave them out of one (`sisr.unpaired.apart`)')
+        if people and (same := {*identities(some).values()} & {*identities(others).values()}):
             raise SisrError(f'{len(same)} people are in both sets, as {min(same)}: part them by `split_by_identity`')
 
     def __getitem__(self, k:int)->tuple: return self.lr[k],self.hr[k]
-
-def _people(images):
-    files = [i for i in images.items if isinstance(i, (str,Path))]
-    return {*identities(files).values()}
 
 # %% ../nbs/04a_unpaired.ipynb #a75a6696
 def apart(lr:list,        # items of an `ImageSet`: files, arrays

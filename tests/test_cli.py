@@ -186,8 +186,10 @@ def test_output_that_cannot_be(sisr, net, photos, tmp_path):
     (['evaluate', '--data', 'x', '--model', 'bicubic', '--protocol', 'faces'], 'faces128'),
     (['sheet', 'PHOTO'], '-o'),
     (['sheet', 'PHOTO', '-o', 'sheet.pdf'], 'a sheet is a .png or .jpg'),
-    (['train', '--recipe', 'x', '--out', 'run'], '--data'),
-    (['train', '--recipe', 'x', '--out', 'run', '--lr', 'a', '--hr', 'b'], 'still to come'),
+    (['train', '--recipe', 'photos-x4', '--out', 'run'], '--data'),
+    (['train', '--recipe', 'photos-x4', '--out', 'run', '--lr', 'a', '--hr', 'b'], 'without pairs'),
+    (['train', '--recipe', 'unsupervised-x4', '--out', 'run', '--hr', 'b'], '--lr FOLDER'),
+    (['train', '--recipe', 'unsupervised-x4', '--out', 'run', '--lr', 'a', '--hr', 'b', '--data', 'c'], '--hr alone'),
     (['train', '--recipe', 'no-such', '--data', 'x', '--out', 'run'], 'no recipe is called no-such'),
     (['train', '--recipe', 'x', '--data', 'x', '--out', 'run', '--set', 'novalue'], 'key=value'),
 ])

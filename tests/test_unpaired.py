@@ -1,0 +1,69 @@
+"Learning without pairs: two folders that may not show the same, a training that ends where an undisturbed one does"
+import json, signal, subprocess, sys, time
+import pytest, torch
+from PIL import Image
+from safetensors.torch import load_file
+from sisr.cli import main
+from sisr.data import ImageSet
+from sisr.images import samples, to_pil, to_tensor
+from sisr.resize import crop_to_multiple, downscale
+from sisr.unpaired import twins
+
+TINY = '--quick --set steps=40 patch=32 batch=4 width=8 blocks=1'.split()
+
+@pytest.fixture(scope='module')
+def folders(tmp_path_factory):
+    "Small images of four scenes; the names say nothing"
+    lr,hr = tmp_path_factory.mktemp('lr'),tmp_path_factory.mktemp('hr')
+    for i,f in enumerate(samples()[:4]): to_pil(downscale(crop_to_multiple(to_tensor(f),4),4).clamp(-1,1)).save(lr/f'{i}.png')
+    for f in samples()[4:8]: (hr/f.name).write_bytes(f.read_bytes())
+    return lr,hr
+
+def command(folders, out, *more): return ['train','--recipe','unsupervised-x4','--lr',str(folders[0]),'--hr',str(folders[1]),'--out',str(out),*TINY,*more]
+
+def test_two_folders_become_a_network(folders, tmp_path, capsys):
+    assert main(command(folders, tmp_path/'run'))==0
+    out = capsys.readouterr().out.strip()
+    assert out.endswith('model.safetensors')
+    assert main(['upscale',str(folders[0]/'0.png'),'-o',str(tmp_path/'big.png'),'--model',out])==0
+    assert Image.open(tmp_path/'big.png').size==tuple(4*n for n in Image.open(folders[0]/'0.png').size)
+    looks = [json.loads(l) for l in open(tmp_path/'run'/'history.jsonl') if 'frechet' in l]
+    assert len(looks)>1 and all('psnr_y' not in l for l in looks)      # no HR of these images was ever there
+
+@pytest.mark.parametrize('copy', ['same','renamed','compressed','smaller'])
+def test_the_same_picture_in_both_is_refused(folders, tmp_path, capsys, copy):
+    hr = tmp_path/'hr'; hr.mkdir()
+    for f in samples()[4:8]: (hr/f.name).write_bytes(f.read_bytes())
+    twin,img = samples()[1],Image.open(samples()[1])
+    if   copy=='same':       (hr/twin.name).write_bytes(twin.read_bytes())
+    elif copy=='renamed':    (hr/'holiday.jpg').write_bytes(twin.read_bytes())
+    elif copy=='compressed': img.save(hr/'holiday.jpg', quality=30)
+    else:                    img.resize((img.width*3//4,img.height*3//4), Image.LANCZOS).save(hr/'holiday.webp')
+    assert main(command((folders[0],hr), tmp_path/'run'))==1
+    err = capsys.readouterr().err
+    assert 'in both sets' in err and '1.png' in err and len(err.strip().splitlines())==1
+
+def test_people_in_both_are_refused(tmp_path, capsys):
+    "CelebA: another picture of the same person"
+    lr,hr = tmp_path/'lr',tmp_path/'hr'
+    for folder,some in ((lr,samples()[:3]),(hr,samples()[3:6])):
+        folder.mkdir()
+        for i,f in enumerate(some):
+            img = to_tensor(f)[...,:218,:178]
+            to_pil(downscale(img[...,:128,:128],4).clamp(-1,1) if folder is lr else img).save(folder/f'{i}_{f.stem}.png')
+    assert main(command((lr,hr), tmp_path/'run', 'protocol=faces128'))==1
+    assert '3 people are in both sets' in capsys.readouterr().err
+
+def test_different_pictures_are_far_apart():
+    assert not [(i,j) for i,j in twins(ImageSet(samples()), ImageSet(samples())) if i!=j]
+
+def test_kill_9_then_resume_is_bit_equal(folders, tmp_path):
+    run = lambda out,*more: [sys.executable,'-m','sisr.cli',*command(folders, out, *more)]
+    assert subprocess.run(run(tmp_path/'a'), capture_output=True, timeout=300).returncode==0
+    p = subprocess.Popen(run(tmp_path/'b'), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    for line in p.stderr:
+        if 'frechet' in line: break
+    time.sleep(.2); p.send_signal(signal.SIGKILL); p.wait(); p.stderr.close()
+    assert subprocess.run(run(tmp_path/'b','--resume'), capture_output=True, timeout=300).returncode==0
+    a,b = (load_file(tmp_path/k/'model.safetensors') for k in 'ab')
+    assert all(torch.equal(a[k],b[k]) for k in a)
