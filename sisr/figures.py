@@ -23,7 +23,7 @@ DASHES = ('-','--','-.',':')
 UNITS = dict(psnr_y='{:.2f} dB', ssim_y='SSIM {:.3f}', lr_psnr='LR {:.1f} dB', lpips_alex='LPIPS {:.3f}', st_lpips_alex='ST-LPIPS {:.3f}')
 LABELS = dict(psnr_y='PSNR-Y (dB)', ssim_y='SSIM-Y', lr_psnr='LR-PSNR (dB)',
               lpips_alex='LPIPS (lower is better)', st_lpips_alex='ST-LPIPS (lower is better)',
-              l1='L1 distance', vgg_distance='texture distance', weight="adversary's weight", d_right='how often D is right', d="D's loss", vgg='VGG19', vgg_2019='VGG19, 2019', adv='adversarial',
+              l1='L1 distance', vgg_distance='texture distance', weight="adversary's weight", d_right='how often D is right', d="D's loss", vgg='VGG19', vgg_2019='VGG19, 2019', adv='adversarial', frechet='Fréchet distance of textures',
                mse='squared error', rate='learning rate', lr='learning rate', seconds='time (s)', step='step', loss='loss')
 
 # %% ../nbs/11_figures.ipynb #31d95ae1

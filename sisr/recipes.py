@@ -117,7 +117,14 @@ def _without(s, anchor, alone, both):
          only('both', both, 2e-4, shape='decay', anchor=dict(l1=1.), rate_d=2e-4, adversary=.02, ramp=Ramp(1., by='frechet', patience=100))),
         patch=64, batch=8, adversary=dict(d='unet', arch=dict(width=32), detail=s, r1=.01), hard=True, ema=.998, look=100, unpaired=True)
 
-ALONE = tuple(_without(s, 1500, 300, 2400) for s in (2,4))
+def _without_2019(s, pixels, alone, both):
+    "By the rules of 2019: LR explained by a loss, D shown whole images"
+    return Recipe(f'unsupervised-x{s}-2019', "the same, the 2019 report's way", s, {**LEAN, 'bn':True, 'sn':True},
+        (Stage('pixels', pixels, 1e-3, losses=dict(mse=1.)), Stage('D alone', alone, 0, losses={}, rate_d=1e-4, until=.8, shape='flat'),
+         Stage('both', both, 1e-4, shape='decay', losses=dict(mse=1., vgg_2019=.1), rate_d=1e-4, adversary=.001, ramp=Ramp(1.4, .05, by='frechet', blind=True))),
+        patch=64, batch=8, adversary=SRGAN, ema=0., look=100, unpaired=True)
+
+ALONE = *(_without(s, 1500, 300, 2400) for s in (2,4)),_without_2019(4, 1500, 300, 2250)
 
 # %% ../nbs/13_recipes.ipynb #05d55c51
 RECIPES = {r.name:r for r in (*PIXEL, *GROWN, *GANS, *ALONE, MNIST)}
@@ -336,8 +343,9 @@ def ancestor(name, # a shipped name, or a file
 def draw(history, out):
     "The run's losses, scores, decisions and learning rate as a figure, and its film"
     seen,out = {k for row in history for k in row},Path(out)
-    keys = (*LOSSES,'adv','d','d_right','weight','psnr_y','lr_psnr','vgg_distance','rate')
-    save_figure(curves(history, *(k for k in keys if k in seen)), out/'curve.png')
+    losses = sorted(k for k in seen if k.split()[-1] in LOSSES)      # also those of the anchor, and of LR
+    keys = [k for k in ('adv','d','d_right','weight','psnr_y','lr_psnr','frechet','vgg_distance','rate') if k in seen]
+    save_figure(curves(history, *losses, *keys), out/'curve.png')
     if any((out/'frames').glob('*.png')):
         with writing(out/'film.webp'): film(out/'frames', out/'film.webp')
 

@@ -73,8 +73,8 @@ class Progress:
 def draw(self:Progress, row:dict, keys=('l1','mse','vgg','vgg_after','vgg_raw','vgg_2019','adv','d')):
     "Add a line of the history to the live curves of a notebook; elsewhere nothing"
     if not self.master: return
-    for k in keys:
-        if k in row: xs,ys = self.lines.setdefault(k, ([],[])); xs.append(row['step']); ys.append(row[k])
+    for k in row:
+        if k.split()[-1] in keys: xs,ys = self.lines.setdefault(k, ([],[])); xs.append(row['step']); ys.append(row[k])
     self.master.names = list(self.lines)
     if self.lines: self.master.update_graph([list(v) for v in self.lines.values()])
 
