@@ -62,10 +62,10 @@ def parts(t, stage, batch, n):
     "Median seconds of each part of a step of ours, alone; `G` without `consistent`, `optimiser` that of G"
     hr = from_uint8(batch).to(DEVICE).contiguous(memory_format=torch.channels_last)
     lr = t.degrade(hr)
-    sr = t.g(lr).detach()
+    sr = t.net(lr).detach()
     leaf = lambda: sr.clone().requires_grad_()
     gs = dict(LR=lambda: t.degrade(hr),
-              G=lambda: t.g(lr).backward(torch.ones_like(sr)),
+              G=lambda: t.net(lr).backward(torch.ones_like(sr)),
               **({'consistent':lambda: consistent(leaf(), lr).sum().backward()} if t.hard else {}),
               **{'D.learn':lambda: t.adversary.learn(hr, sr, stage.rate_d),
                  'D.judge':lambda: t.adversary.judge(leaf(), hr).backward(),

@@ -15,6 +15,7 @@ from .growth import carry_optimizer
 from .discriminators import discriminator, GrownDiscriminator
 from .losses import AdversarialLoss, r1
 from .replay import ReplayBuffer
+from .runs import average_
 
 # %% auto #0
 __all__ = ['Adversary', 'frozen']
@@ -38,6 +39,7 @@ class Adversary:
                  fade:int=0,          # steps in which a new level replaces an old layer when D grows; 0: it adds, from zero
                  seed:int=0):         # of what is forgotten and shown
         if not 0<=share<1: raise SisrError(f'share={share}: from 0 to below 1 of the fakes can be old')
+        if detail==1: raise SisrError('detail=1: a downscaling by 1 leaves nothing unseen, and D would see nothing; 2 or more is wanted, or 0 for the whole image')
         self.d = discriminator(d, **(arch or {})) if isinstance(d,str) else d
         self.loss,self.r1,self.lazy,self.betas = AdversarialLoss(loss,real),r1,lazy,tuple(betas)
         self.replay = ReplayBuffer(replay,seed) if replay and share else None
@@ -97,8 +99,7 @@ def _descend(self:Adversary, loss, rate):
     for group in self.opt.param_groups: group['lr'] = rate
     self.opt.zero_grad()
     self.acc.backward(loss)
-    if self.acc.num_processes>1:
-        for p in self.d.parameters(): p.grad = self.acc.reduce(p.grad, 'mean')
+    average_(self.acc, self.d.parameters())
     self.opt.step()
     self.k += 1
 

@@ -44,7 +44,8 @@ class Frechet:
         self.fid = FrechetInceptionDistance(Seen(layer), reset_real_features=False).to(device)
         for x in real: self._add(x, True)
         n,s,ss = (getattr(self.fid, f'real_features_{k}') for k in ('num_samples','sum','cov_sum'))
-        self.variance = float((ss.trace()-s.square().sum()/n)/(n-1))
+        self.variance = float((ss.trace()-s.square().sum()/n)/(n-1)) if n>1 else 0.
+        if not self.variance>1e-3: raise SisrError(f'real images of {int(n)} pieces, all alike: more of them are wanted')
 
     def _add(self, x, real):
         for p in pieces(x, self.side).split(512): self.fid.update(p.to(self.device), real=real)
@@ -54,4 +55,5 @@ class Frechet:
                 )->float:
         self.fid.reset()
         for x in images: self._add(x, False)
+        if self.fid.fake_features_num_samples<2: raise SisrError(f'one piece of {self.side} x {self.side} pixels is all there is: larger or more images are wanted')
         return float(self.fid.compute())/self.variance

@@ -107,7 +107,10 @@ def plain_state(net:nn.Module # any network
                )->dict:       # name -> tensor, detached
     "The state of `net` with spectral norm applied: the weights its convolutions really use"
     state = {k:v.detach() for k,v in net.state_dict().items() if '.parametrizations.' not in k}
-    state.update({f'{k}.weight': m.weight.detach() for k,m in net.named_modules() if parametrize.is_parametrized(m)})
+    normed = {k:m for k,m in net.named_modules() if parametrize.is_parametrized(m)}
+    for m in normed.values(): m.parametrizations.eval()            # in training, to read a weight is to change its vectors
+    state.update({f'{k}.weight': m.weight.detach() for k,m in normed.items()})
+    for m in normed.values(): m.parametrizations.train(m.training)
     return state
 
 # %% ../nbs/06_generators.ipynb #9d83109a

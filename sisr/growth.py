@@ -52,5 +52,6 @@ def carry_optimizer(opt,            # a PyTorch optimiser for `old`
     "An optimiser that remembers what `opt` knew of each parameter, found by its name"
     fresh,there = type(opt)(new.parameters(), **opt.defaults),dict(new.named_parameters())
     for name,p in old.named_parameters():
-        if p in opt.state: fresh.state[there[under+name]] = {k: v.clone() for k,v in opt.state[p].items()}
+        if (to := there.get(under+name)) is None or to.shape!=p.shape: raise SisrError(f'{name} has no place in the larger network')
+        if p in opt.state: fresh.state[to] = {k: v.clone() for k,v in opt.state[p].items()}
     return fresh

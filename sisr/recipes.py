@@ -150,7 +150,7 @@ def miniature(r:Recipe,     # a full recipe
     once = [s for s in r.stages if s.name!='restart' and not (s.frozen and r.init)]         # it rises once, and begins with a new network
     stages = tuple(replace(s, rate=min(s.rate,1e-3)) for s in _steps(once, steps))
     norms = {k:r.net[k] for k in ('bn','sn') if k in r.net}
-    small = replace(r, net=r.net if r.gray else {**TINY, **norms}, stages=stages, patch=min(r.patch,96), batch=min(r.batch,16), ema=.98, init='')
+    small = replace(r, about=f'{r.name} in miniature', net=r.net if r.gray else {**TINY, **norms}, stages=stages, patch=min(r.patch,96), batch=min(r.batch,16), ema=.98, init='')
     return _short(small, steps) if r.adversary else small
 
 def _short(r, steps):
@@ -166,7 +166,7 @@ def checked(r:Recipe)->Recipe:
     "The recipe itself, if its numbers make sense; else `SisrError`"
     counts = dict(patch=r.patch, batch=r.batch, look=r.look, steps=min(s.steps for s in r.stages), **{k:r.net[k] for k in ('width','blocks') if k in r.net})
     rules = [*((k, v, v>=1, '1 or more') for k,v in counts.items()),
-             ('patch', r.patch, r.patch%r.scale==0, f'a multiple of {r.scale}'),
+             ('patch', r.patch, r.patch%(whole := r.scale**(1+r.unpaired))==0, f'a multiple of {whole}'),
              ('flips', r.flips, r.flips in (1,2,8), '1, 2 or 8'),
              ('seed', r.seed, r.seed>=0, '0 or more'),
              ('ema', r.ema, 0<=r.ema<1, 'from 0 to below 1'),
@@ -315,7 +315,9 @@ def begun(r:Recipe, # what to do
     "The network that `init` holds, as the recipe wants it"
     g = load_model(init).train()
     if g.scale>r.scale: raise SisrError(f'{init} is a x{g.scale} network, the recipe {r.name} is for x{r.scale}: a network grows, it does not shrink')
-    if not r.net.get('bn') or g.arch.get('bn') or g.scale<r.scale:
+    if g.channels!=(want := 1 if r.gray else 3): raise SisrError(f'{init} has {g.channels} channels, the recipe {r.name} is for images of {want}')
+    if r.net.get('bn') and not g.arch.get('bn') and g.scale<r.scale: raise SisrError(f'recipe {r.name} wants batch norm, and {init} has none: begin with a x{r.scale} network')
+    if not r.net.get('bn') or g.arch.get('bn'):
         if r.net.get('sn') and not g.arch['sn']: raise SisrError(f'recipe {r.name}: spectral norm is put into {init} together with batch norm only')
         return g
     some,protocol = items_of(data, r.dataset)[:64],Protocol.named(r.protocol)
@@ -368,9 +370,9 @@ def train(name,                   # a recipe, or its name
     "Train a network by recipe"
     r = name if isinstance(name,Recipe) else recipe(name)
     r = change(miniature(r) if quick else r, **kw)
-    init = init or r.init or None
-    if init and kw.keys()&NET.keys(): raise SisrError(f'the network comes from {init}: leave out its settings, or --init')
-    with deterministic(r.deterministic): return _trained(r, data, out, resume, init, (val,show,save,losses,lr), dict(note=note, licence=licence))
+    if (init or r.init) and kw.keys()&NET.keys():
+        raise SisrError(f'the network comes from {init or r.init}: leave out its settings, ' + ('or --init' if init else f'or take a recipe that begins with a new one, such as progressive-x{r.scale}'))
+    with deterministic(r.deterministic): return _trained(r, data, out, resume, init or r.init or None, (val,show,save,losses,lr), dict(note=note, licence=licence))
 
 def _trained(r, data, out, resume, init, how, told):
     seed_everything(r.seed)

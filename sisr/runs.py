@@ -14,7 +14,7 @@ from .images import SisrError, SisrWarning
 
 # %% auto #0
 __all__ = ['Tally', 'interactive', 'in_kernel', 'Progress', 'writing', 'save_checkpoint', 'load_checkpoint', 'differences',
-           'accelerator', 'cut_history', 'stoppable']
+           'accelerator', 'average_', 'cut_history', 'stoppable']
 
 # %% ../nbs/11a_runs.ipynb #c7e50242
 class Tally:
@@ -132,6 +132,16 @@ def accelerator(precision:str # 'no' (float32), 'bf16', 'fp16'
     from accelerate.state import AcceleratorState
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision!=precision: AcceleratorState._reset_state()
     return Accelerator(mixed_precision=precision)
+
+# %% ../nbs/11a_runs.ipynb #17a66560
+def average_(acc,    # an `Accelerator`
+             weights # parameters, some of which may have no gradient
+            ):
+    "Each gradient becomes its mean over all processes"
+    if acc.num_processes==1: return
+    grads = [p.grad for p in weights if p.grad is not None]
+    mean = acc.reduce(torch.cat([g.flatten() for g in grads]), 'mean')
+    for g,m in zip(grads, mean.split([g.numel() for g in grads])): g.copy_(m.view_as(g))
 
 # %% ../nbs/11a_runs.ipynb #f01274bf
 def cut_history(book:Path,      # a history.jsonl

@@ -20,9 +20,9 @@ class Ramp:
     "How the adversary's weight grows: at each validation, and only while that finds a better image"
     factor:float=1.3       # the weight is multiplied by it
     most:float=.1          # the weight stays below
-    by:str='vgg_distance'  # the score it looks at: lower is better
     patience:int=3         # validations without a best score; then back to the best, and on to the next stage
     blind:bool=False       # grow at each validation whatever it says, and never go back: a rule made before the training, as in 2019
+    by:str='vgg_distance'  # the score it looks at: lower is better
 
 # %% ../nbs/11c_stages.ipynb #4b48419a
 @dataclass

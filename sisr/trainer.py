@@ -17,7 +17,7 @@ from .generators import save_model
 from .growth import carry_, carry_optimizer, freeze, grow
 from .losses import LOSSES, VGGDistance
 from .determinism import rng_state, seed_everything, set_rng_state
-from .runs import Progress, Tally, accelerator, cut_history, differences, load_checkpoint, save_checkpoint, stoppable, writing
+from .runs import Progress, Tally, accelerator, average_, cut_history, differences, load_checkpoint, save_checkpoint, stoppable, writing
 from .adversary import Adversary
 from .stages import Climb, EMA, Stage
 
@@ -48,7 +48,7 @@ class Trainer:
         self.net = g.to(self.acc.device, memory_format=torch.channels_last)
         self.opt = torch.optim.Adam(g.parameters(), betas=(.9,.99), fused=self.acc.device.type in ('cpu','cuda'))
         self.ema = EMA(self.net, ema)
-        self.g,self.opt = self.acc.prepare(self.net, self.opt)
+        self.opt = self.acc.prepare(self.opt)
         self.adversary,self.losses,self.hard = adversary and adversary.join(self.acc),{},hard
         for name,loss in (losses or {}).items(): self.losses[name] = loss.to(self.acc.device) if isinstance(loss,nn.Module) else loss
         self.patches,self.degrade,self.out,self.val = patches,degrade,Path(out),val
@@ -89,7 +89,7 @@ def target(self:Trainer, hr:Tensor)->Tensor:
 @patch
 def enlarge(self:Trainer, lr:Tensor)->Tensor:
     "G's answer, made consistent if this training is `hard`"
-    with self.acc.autocast(): sr = self.g(lr).float()
+    with self.acc.autocast(): sr = self.net(lr).float()
     return consistent(sr, lr) if self.hard else sr
 
 @patch
@@ -98,6 +98,7 @@ def descend(self:Trainer, loss:Tensor, rate:float):
     for group in self.opt.param_groups: group['lr'] = rate
     self.opt.zero_grad()
     self.acc.backward(loss)
+    average_(self.acc, self.net.parameters())
     self.opt.step()
     self.ema.update(self.net, self.k)
 
@@ -152,14 +153,14 @@ def grow(self:Trainer):
     self.net = grow(freeze(old, False))
     self.ema = EMA(self.net, ema.decay)
     carry_(self.ema.net, ema.net)                                  # only what is new comes from G
-    self.g,self.opt = self.acc.prepare(self.net, carry_optimizer(getattr(self.opt,'optimizer',self.opt), old, self.net))
+    self.opt = self.acc.prepare(carry_optimizer(getattr(self.opt,'optimizer',self.opt), old, self.net))
     if self.adversary: self.adversary.grow()
 
 @patch
 def _size(self:Trainer, stage:Stage):
     "G as large as the stage wants it, and the stage's part of it ready to learn"
     while self.net.scale<(stage.scale or self.degrade.scale): self.grow()
-    if stage.frozen==self.net.training: freeze(self.net, stage.frozen)
+    freeze(self.net, stage.frozen)
 
 # %% ../nbs/12_trainer.ipynb #cbae9838
 def _middle(distance, side=128):
@@ -215,7 +216,7 @@ def _frame(self:Trainer, most:int=4, side:int=128):
 def fit(self:Trainer, stages, resume:bool=False)->list:
     "Run `stages`, a list of `Stage`; with `resume` go on where the folder's checkpoint ends. Returns the history"
     stages = [stages] if isinstance(stages,Stage) else list(stages)
-    if any(s.ramp and s.ramp.by=='vgg_distance' for s in stages): self.also = self.also | dict(vgg_distance=_middle(VGGDistance().to(self.acc.device)))
+    if 'vgg_distance' in self.judges and any(s.ramp and s.ramp.by=='vgg_distance' for s in stages): self.also = self.also | dict(vgg_distance=_middle(VGGDistance().to(self.acc.device)))
     self._ready(stages)
     self._begin(resume)
     if self.stage==len(stages) and 0<self.lasted<stages[-1].steps and not stages[-1].ramp:   # its last stage is longer now
@@ -237,17 +238,36 @@ def fit(self:Trainer, stages, resume:bool=False)->list:
     return self.history
 
 # %% ../nbs/12_trainer.ipynb #1f955941
+Trainer.judges = 'vgg_distance',                                   # scores a ramp may look at: lower is better
+
 @patch
 def _ready(self:Trainer, stages):
     "What any stage lacks is said before the first step; losses are made before random states are loaded"
     for s in stages:
         if (s.rate_d or s.adversary) and not self.adversary: raise SisrError(f'stage {s.name} needs an adversary: give the trainer one')
+        if s.rate and not (s.losses or s.anchor or s.adversary): raise SisrError(f'stage {s.name}: G learns (rate={s.rate}) and no loss tells it what')
         if s.ramp and self.val is None: raise SisrError(f'stage {s.name} looks at validation images to raise a weight, and there are none: give some')
+        if s.ramp and s.ramp.by not in (known := (*self.judges, *self.also)): raise SisrError(f'stage {s.name}: its ramp looks at {s.ramp.by!r}; it can look at {", ".join(known)}')
+        self._suits(s)
         for name in (*s.losses, *s.anchor): self.loss(name)
-    scales = [self.net.scale, *(s.scale or self.degrade.scale for s in stages)]
-    if scales!=sorted(scales) or scales[-1]>self.degrade.scale:
-        raise SisrError(f'G has scale {scales[0]}, the stages want {", ".join(map(str,scales[1:]))}: it can only grow, to {self.degrade.scale} at most')
+    self._climbs([s.scale or self.degrade.scale for s in stages], [s.frozen for s in stages])
 
+@patch
+def _suits(self:Trainer, s:Stage):
+    if s.anchor: raise SisrError(f'stage {s.name} has an anchor: that is for training without pairs')
+
+@patch
+def _climbs(self:Trainer, scales, frozen):
+    "Stages may only grow, and what rests must have learnt"
+    was = self.net.scale
+    if [was,*scales]!=sorted([was,*scales]) or scales[-1]>self.degrade.scale:
+        raise SisrError(f'G has scale {was}, the stages want {", ".join(map(str,scales))}: it can only grow, to {self.degrade.scale} at most')
+    for s,rests in zip(scales, frozen):
+        if rests and s>2*was: raise SisrError(f'G has scale {was}: at x{s} its x{s//2} part would rest before it has learnt; begin with a x{s//2} network, or let all learn')
+        was = s
+
+
+# %% ../nbs/12_trainer.ipynb #de227cb5
 @patch
 def _bound(self:Trainer, stages)->int:
     "Steps this run has in all, if no stage to come ends early"

@@ -16,19 +16,23 @@ __all__ = ['thumbnails', 'twins', 'Unpaired', 'apart']
 
 # %% ../nbs/04a_unpaired.ipynb #34b1295f
 def thumbnails(images:ImageSet # or anything with `len` and `[i]` -> uint8 (C,H,W)
-              )->Tensor:       # (n,768) float32, gray levels
-    "Each picture at 16 x 16"
-    return torch.stack([F.adaptive_avg_pool2d(images[i].expand(3,-1,-1).float(), 16).flatten() for i in range(len(images))])
+              )->Tensor:       # (n,16,16) float32
+    "Each picture at 16 x 16, gray, of mean 0 and deviation 1; what is nearly flat stays so"
+    small = torch.stack([F.adaptive_avg_pool2d(images[i].float().mean(0, keepdim=True), 16)[0] for i in range(len(images))])
+    small = small-small.mean((1,2), keepdim=True)
+    return small/small.square().mean((1,2), keepdim=True).sqrt().clamp_min(8)
+
+def _laid(x): return (y for r in (x,x.mT) for y in (r,r.flip(-1),r.flip(-2),r.flip(-1,-2)))    # the eight ways
+
+def _alike(x, y, least=.98):
+    near = lambda part: torch.stack([part.flatten(1)@z.flatten(1).T/256 for z in _laid(y)]).amax(0)>=least
+    return [(1024*k+i,j) for k,part in enumerate(x.split(1024)) for i,j in near(part).nonzero().tolist()]
 
 def twins(a:ImageSet, b:ImageSet,
-          within:float=4.     # gray levels of 255, root mean square
+          least:float=.98     # correlation of the two thumbnails, laid down in any way
          )->list:             # pairs (i,j): image i of `a` shows what image j of `b` shows
-    "Pictures that are in both sets, under whatever name, compression or size"
-    return _near(thumbnails(a), thumbnails(b), within)
-
-def _near(x, y, within=4.):
-    rows = ((torch.cdist(part, y)/x.shape[1]**.5<within).nonzero().tolist() for part in x.split(1024))
-    return [(1024*k+i,j) for k,near in enumerate(rows) for i,j in near]
+    "Pictures that are in both sets, under whatever name, compression, size, colour or turn"
+    return _alike(thumbnails(a), thumbnails(b), least)
 
 # %% ../nbs/04a_unpaired.ipynb #8111ef63
 class Unpaired:
@@ -43,7 +47,7 @@ class Unpaired:
         small = [lr.images] if aside is None else [lr.images,aside]
         said = lambda items,i: items[i] if isinstance(items[i], (str,Path)) else f'image {i}'
         some,others = [i for s in small for i in s.items],hr.images.items
-        if both := _near(torch.cat([*map(thumbnails, small)]), thumbnails(hr.images)):
+        if both := _alike(torch.cat([*map(thumbnails, small)]), thumbnails(hr.images)):
             i,j = both[0]
             raise SisrError(f'{len({i for i,_ in both})} pictures are in both sets, {said(some,i)} as {said(others,j)}: leave them out of one (`sisr.unpaired.apart`)')
         if people and (same := {*identities(some).values()} & {*identities(others).values()}):
@@ -54,8 +58,8 @@ class Unpaired:
 # %% ../nbs/04a_unpaired.ipynb #a75a6696
 def apart(lr:list,        # items of an `ImageSet`: files, arrays
           hr:list,        # the same
-          protocol=None   # as that of the sets, e.g. Protocol.named('faces128')
+          protocol=None   # what prepares HR images, e.g. Protocol.named('faces128'); LR is taken as it is
          )->list:         # `hr` without pictures that are in `lr`
     "HR images that no LR image shows"
-    both = {j for _,j in twins(ImageSet(lr, protocol), ImageSet(hr, protocol))}
+    both = {j for _,j in twins(ImageSet(lr), ImageSet(hr, protocol))}
     return [x for j,x in enumerate(hr) if j not in both]

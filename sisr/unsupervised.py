@@ -7,7 +7,7 @@ from __future__ import annotations
 import torch
 from fastcore.basics import patch
 from torch import Tensor
-from .images import from_uint8
+from .images import SisrError, from_uint8
 from .resize import consistent, downscale
 from .metrics import evaluate, lr_psnr
 from .stages import Stage
@@ -20,6 +20,10 @@ __all__ = ['Unsupervised', 'Unseen']
 class Unsupervised(Trainer):
     "Train a generator without pairs: `patches` gives (lr, hr) of different scenes, `val` is an `Unseen`"
     pairs = None                                                   # `Pairs` to watch by; nothing is decided by them
+    judges = 'frechet',                                            # what a ramp may look at instead
+
+    def _suits(self, s:Stage):
+        if s.scale not in (0,self.degrade.scale): raise SisrError(f'stage {s.name}: in a training without pairs G does not grow')
 
 # %% ../nbs/12a_unsupervised.ipynb #d7c6f789
 @patch

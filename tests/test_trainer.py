@@ -98,3 +98,14 @@ def test_time_waited_goes_on_after_a_resume(tmp_path):
     before = load_checkpoint(tmp_path)['waited']
     t = make(); t.fit(Stage(steps=8), resume=True)
     assert 0<before<=t.waited and [r['step'] for r in t.history]==[2,4,6,8]
+
+def test_two_processes_rest_and_grow_together(tmp_path):
+    "x2, then a new part alone, then all of x4: what rests has no gradient to share"
+    launch = [sys.executable,'-m','accelerate.commands.launch','--cpu','--num_processes','2','--num_machines','1','--mixed_precision','no','--dynamo_backend','no','--num_cpu_threads_per_process','1']
+    words = ['-m','sisr.cli','train','--recipe','progressive-x4','--data',str(samples()[0].parent),'--out',str(tmp_path/'two'),'--quick','--set','steps=12','patch=32','batch=4','width=8','blocks=1']
+    r = subprocess.run([*launch,*words], capture_output=True, text=True, timeout=300)
+    assert r.returncode==0, r.stderr[-2000:]
+    words[words.index(str(tmp_path/'two'))] = str(tmp_path/'one')
+    assert subprocess.run([sys.executable,*words], capture_output=True, timeout=300).returncode==0
+    a,b = (load_file(tmp_path/k/'model.safetensors') for k in ('one','two'))
+    assert a.keys()==b.keys() and all((a[k].float()-b[k].float()).abs().max()<2e-3 for k in a)
