@@ -84,7 +84,7 @@ def step(self:Trainer,
 def target(self:Trainer, hr:Tensor)->Tensor:
     "What G is to make: HR, or, while G has not grown to the run's scale, HR as much smaller"
     by = self.degrade.scale//self.net.scale
-    return hr if by==1 else downscale(hr, by).clamp(-1,1)
+    return hr if by==1 else downscale(hr, by).clamp(-1,1)          # smaller in two steps is not quite LR: they agree to 55 dB or so
 
 @patch
 def enlarge(self:Trainer, lr:Tensor)->Tensor:

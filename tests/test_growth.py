@@ -122,3 +122,42 @@ def test_a_network_does_not_shrink(small, whole, tmp_path, capsys):
     assert main(['train','--recipe','photos-x2','--init',str(whole/'model.safetensors'),'--data',str(small),'--out',str(tmp_path/'r')])==1
     said = capsys.readouterr().err
     assert 'does not shrink' in said and 'Traceback' not in said
+
+@pytest.mark.parametrize('arch', [dict(faithful=True), dict(faithful=False, bn=True, sn=True), dict(faithful=True, sn=True)])
+def test_a_trainer_that_grows_changes_no_number_of_what_was(arch, tmp_path):
+    "Spectral vectors, batch statistics, the average, Adam's memory; also when the network was given in eval mode"
+    from sisr.data import ImageSet, Patches
+    from sisr.degradations import Bicubic
+    from sisr.stages import Stage
+    from sisr.trainer import Trainer
+    t = Trainer(generator(2, width=8, blocks=1, **arch).eval(), Patches(ImageSet(samples()[:4]), 48, 2), Bicubic(4), tmp_path, ema=.5, show=False)
+    x2 = Stage('x2', 3, 1e-3, scale=2)
+    t._size(x2)
+    for k in range(3): t.step(t.patches[k], x2)
+    copy = lambda net: {k:v.clone() for k,v in net.state_dict().items()}
+    g,e,names = copy(t.net),copy(t.ema.net),{p:k for k,p in t.net.named_parameters()}
+    memory = {names[p]:s['exp_avg'].clone() for p,s in t.opt.optimizer.state.items()}
+    t._size(new := Stage('new', 3, 1e-3, frozen=True))
+    assert all(torch.equal(t.net.state_dict()[k], v) for k,v in g.items()) and all(torch.equal(t.ema.net.state_dict()[k], v) for k,v in e.items())
+    now = {k:t.opt.optimizer.state[p]['exp_avg'] for k,p in t.net.named_parameters() if p in t.opt.optimizer.state}
+    assert now.keys()==memory.keys() and all(torch.equal(now[k], v) for k,v in memory.items())
+    for k in range(3): t.step(t.patches[k], new)
+    moved = {k.split('.')[0]+k.split('.')[1] for k,v in t.net.state_dict().items() if k in g and not torch.equal(v, g[k])}
+    assert not moved                                               # the old part rests, to the last number
+    t._size(all_ := Stage('all', 3, 1e-3)); t.step(t.patches[0], all_)
+    assert any(not torch.equal(t.net.state_dict()[k], v) for k,v in g.items())
+
+def test_what_has_not_learnt_may_not_rest(small, tmp_path, capsys):
+    two = save_model(generator(2, faithful=False, width=8, blocks=1), tmp_path/'two.safetensors')
+    assert main(['train','--recipe','photos-x8','--init',str(two),'--data',str(small),'--out',str(tmp_path/'r'),'--set','steps=4','patch=48','batch=2'])==1
+    said = capsys.readouterr().err
+    assert 'begin with a x4 network' in said and len([l for l in said.splitlines() if l.startswith('sisr')])==1
+
+@pytest.mark.parametrize('argv,words', [(['--recipe','mnist-x2','--init','photos-x2'],'3 channels'), (['--recipe','photos-x8','--set','width=8'],'progressive-x8'),
+                                        (['--recipe','unsupervised-x4','--lr','LR','--set','patch=72'],'multiple of 16')])
+def test_wrong_uses_have_one_line(small, tmp_path, capsys, argv, words):
+    data = ['--hr' if '--lr' in argv else '--data',str(small)]
+    argv = [str(small) if a=='LR' else a for a in argv]
+    assert main(['train',*data,'--out',str(tmp_path/'r'),*argv]) in (1,2)
+    said = capsys.readouterr().err
+    assert words in said and 'unexpected' not in said
