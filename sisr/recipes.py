@@ -104,6 +104,7 @@ GANS = (Recipe('supervised-x4', 'any photographs, x4, L1, then VGG19 and an adve
 def _grown(s, alone, both, rate=6e-4): return Stage(f'x{s}, new part', alone, 1e-3, scale=s, frozen=True), Stage(f'x{s}', both, rate, scale=s)
 
 GROWN = (Recipe('photos-x8', 'any photographs, x8, grown from photos-x4, L1', 8, LEAN, _grown(8, 400, 6500, 1e-3), patch=160, init='photos-x4'),
+         Recipe('faces-x4-grown', 'CelebA faces cut to 128x128, x4, grown from faces-x2, L1', 4, LEAN, _grown(4, 400, 4000, 1e-3), init='faces-x2', **FACES),
          Recipe('faces-x8', 'CelebA faces cut to 128x128, x8, grown from faces-x4, L1', 8, LEAN, _grown(8, 400, 16000, 1e-3), init='faces-x4', **FACES),
          Recipe('progressive-x4', 'any photographs, x4, grown from x2, L1', 4, LEAN, (Stage('x2', 4000, 1e-3, scale=2), *_grown(4, 500, 5000))),
          Recipe('progressive-x8', 'any photographs, x8, grown from x2 and x4, L1', 8, LEAN,
