@@ -363,7 +363,8 @@ def test_ctrl_c_leaves_nothing_half_done(net, tmp_path):
     for i in range(60): shutil.copy(tmp_path/'a.png', tmp_path/f'b{i:02}.png')
     inputs = sorted(tmp_path.glob('*.png'))
     run = subprocess.Popen([sys.executable, '-m', 'sisr.cli', 'upscale', *inputs, '-o', tmp_path/'out', '--model', net],
-                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                           preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))     # tests in the background are begun deaf to it
     run.stdout.readline()                                              # the first is done
     time.sleep(.3)
     run.send_signal(signal.SIGINT)
