@@ -118,9 +118,9 @@ def judge(self:Adversary,
           hr:Tensor   # the same shape; only a relativistic D looks at it
          )->Tensor:   # scalar: the lower, the more real
     "G's adversarial loss"
-    sr,hr = self.view(sr),self.view(hr)
+    sr,hr = self.view(sr),self.view(hr) if self.loss.kind=='relativistic' else None
     with frozen(self.d), self.acc.autocast(), parametrize.cached():
-        real = self.d(hr).detach().float() if self.loss.kind=='relativistic' else None
+        real = self.d(hr).detach().float() if hr is not None else None
         return self.loss.g(self.d(sr).float(), real)
 
 # %% ../nbs/11b_adversary.ipynb #0568048e

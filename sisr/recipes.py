@@ -112,6 +112,7 @@ GROWN = (Recipe('photos-x8', 'any photographs, x8, grown from photos-x4, L1', 8,
 
 # %% ../nbs/13_recipes.ipynb #b154e77b
 def _without(s, anchor, alone, both):
+    "Ours: SR explains LR by construction, D sees the rest, the anchor goes on"
     only = lambda name,steps,rate,**kw: Stage(name, steps, rate, losses={}, **kw)
     return Recipe(f'unsupervised-x{s}', f'small images, and large ones of other scenes, x{s}: no pairs', s, LEAN,
         (only('anchor', anchor, 1e-3, anchor=dict(l1=1.)), only('D alone', alone, 0, rate_d=2e-4, until=.8, shape='flat'),

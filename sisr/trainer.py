@@ -27,6 +27,7 @@ __all__ = ['Trainer']
 # %% ../nbs/12_trainer.ipynb #69eea253
 class Trainer:
     "Train a generator by stages; a run lives in the folder `out` and can be stopped and resumed"
+    judges = 'vgg_distance',                                       # scores a ramp may look at: lower is better
     def __init__(self,
                  g:nn.Module,              # generator, float32
                  patches,                  # `Patches`: HR batches by number
@@ -238,8 +239,6 @@ def fit(self:Trainer, stages, resume:bool=False)->list:
     return self.history
 
 # %% ../nbs/12_trainer.ipynb #1f955941
-Trainer.judges = 'vgg_distance',                                   # scores a ramp may look at: lower is better
-
 @patch
 def _ready(self:Trainer, stages):
     "What any stage lacks is said before the first step; losses are made before random states are loaded"
@@ -254,6 +253,7 @@ def _ready(self:Trainer, stages):
 
 @patch
 def _suits(self:Trainer, s:Stage):
+    "What this kind of training cannot do is said before it begins"
     if s.anchor: raise SisrError(f'stage {s.name} has an anchor: that is for training without pairs')
 
 @patch
