@@ -93,7 +93,7 @@ def main(batch, patch, pairs, out):
 def growth(told):
     "What a step costs while a network grows, for the questions about that; goes to growth-cost.json beside the rest"
     torch.set_num_threads(1)
-    costs = {q: step_costs(next(iter(QUESTIONS[q].values()))) for q in PSNR}
+    costs = {q: step_costs(QUESTIONS[q]) for q in PSNR}
     (ROOT/'nbs'/'results'/'growth-cost.json').write_text(json.dumps(dict(device=told['device'], torch=told['torch'], threads=1, seconds=costs))+'\n')
 
 if __name__ == '__main__':

@@ -234,10 +234,8 @@ def evaluate_model(args)->int:
 # %% ../nbs/15_cli.ipynb #e795f73d
 def centre(x, n:int, s:int):
     "The middle `n` x `n` pixels of (N,C,H,W), or all of it for 0; sides a multiple of `s`"
-    from sisr.resize import crop_to_multiple
-    h,w = x.shape[-2:]
-    t,l = ((v-n)//2 if 0<n<v else 0 for v in (h,w))
-    return crop_to_multiple(x[..., t:t+(n or h), l:l+(n or w)], s)
+    from sisr.resize import crop_to_multiple, middle
+    return crop_to_multiple(middle(x, n) if n else x, s)
 
 def views(up, hr)->tuple:
     "LR, SR, HR, UR by an `Upscaler`: HR (1,C,H,W) in [-1,1] made small, that enlarged, and HR itself enlarged"

@@ -109,10 +109,11 @@ EIGHT = replace(PLAIN, name='eight', scale=8)
 
 QUESTIONS |= {
     '7 growing':          {'from x2':_climbing(PLAIN, 1400, 300, 1040), 'never frozen':_climbing(PLAIN, 1400, 0, 1270), 'new part alone':_climbing(PLAIN, 1400, 1850, 0),
-                           'x4 from the start':_longer(PLAIN, 1900), 'x4 from the start, as many steps':_longer(PLAIN, 2740)},
+                           'x4 from the start':_longer(PLAIN, 2030), 'x4 from the start, as many steps':_longer(PLAIN, 2740)},
     "7 growing SRGAN's":  {'from x2':_climbing(BIG, 1200, 300, 550), 'never frozen':_climbing(BIG, 1200, 0, 710), 'new part alone':_climbing(BIG, 1200, 1300, 0),
-                           'x4 from the start':_longer(BIG, 1230), 'x4 from the start, as many steps':_longer(BIG, 2050)},
-    '7 growing to x8':    {'from x2 and x4':_climbing(EIGHT, 1000, 250, 1060, 900, 150), 'x8 from the start':_longer(EIGHT, 2000)},
+                           'x4 from the start':_longer(BIG, 1150), 'x4 from the start, heads of the grown':_longer(replace(BIG, net={**BIG.net,'heads':[2,4]}), 1290),
+                           'x4 from the start, as many steps':_longer(BIG, 2050)},
+    '7 growing to x8':    {'from x2 and x4':_climbing(EIGHT, 1000, 250, 1060, 900, 150), 'x8 from the start':_longer(EIGHT, 2180)},
 }
 PSNR = tuple(q for q in QUESTIONS if q.startswith('7'))            # what decides there
 
@@ -123,21 +124,21 @@ def _ready(r, stage):
     t._size(stage)
     return t
 
-def step_costs(variant,        # of a question about growing
-               turns:int=9     # steps of each stage, by turns
-              )->dict:         # stage -> median seconds of this process on the CPU (on CUDA: on the clock)
+def step_costs(variants:dict,  # name -> variant, as in a question about growing
+               turns:int=9     # steps of each stage of each variant, by turns
+              )->dict:         # name -> stage -> median seconds of this process on the CPU (on CUDA: on the clock)
     "What a step of each stage costs, side by side"
-    r,_ = variant
+    r = next(iter(variants.values()))[0]
     hr = torch.randint(0, 256, (r.batch,3,r.patch,r.patch), dtype=torch.uint8)
-    ts,took = {s.name:(_ready(r, s),s) for s in r.stages},{s.name:[] for s in r.stages}
+    lanes = [(name, s, _ready(r, s), []) for name,(r,_) in variants.items() for s in r.stages]
     cuda = torch.cuda.is_available()
     for _ in range(turns+1):
-        for name,(t,s) in ts.items():
+        for _,s,t,took in lanes:
             began = time.perf_counter() if cuda else time.process_time()
             t.step(hr.to(t.acc.device), s)
             if cuda: torch.cuda.synchronize()
-            took[name].append((time.perf_counter() if cuda else time.process_time())-began)
-    return {k: sorted(v[1:])[turns//2] for k,v in took.items()}
+            took.append((time.perf_counter() if cuda else time.process_time())-began)
+    return {name: {s.name:sorted(took[1:])[turns//2] for n,s,_,took in lanes if n==name} for name in variants}
 
 # %% ../nbs/13a_experiments.ipynb #ce53f05e
 def _what(variant): return variant if isinstance(variant,tuple) else (variant,'')

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, asdict, replace
 from pathlib import Path
 import torch
 from .images import SisrError, SisrWarning, from_uint8, image_files
+from .resize import middle
 from .metrics import Protocol, Pairs
 from .degradations import Bicubic
 from .data import ImageSet, Patches, named, named_in, split_by_identity, identities
@@ -64,7 +65,7 @@ FACES = dict(flips=2, protocol='faces128')
 PIXEL = (Recipe('photos-x2', 'any photographs, x2, L1', 2, LEAN, _rises(14000), patch=64),
          Recipe('faces-x2', 'CelebA faces cut to 128x128, x2, L1', 2, LEAN, _rises(14000), patch=64, **FACES),
          Recipe('photos-x4', 'any photographs, x4, L1', 4, LEAN, _rises(5500, 4000)),
-         Recipe('faces-x4', 'CelebA faces cut to 128x128, x4, L1', 4, LEAN, _rises(3200, 3000, 3000), **FACES))
+         Recipe('faces-x4-from-scratch', 'CelebA faces cut to 128x128, x4, L1', 4, LEAN, _rises(3200, 3000, 3000), **FACES))
 
 MNIST = Recipe('mnist-x2', 'digits 14x14 -> 28x28, the smallest experiment', 2, dict(faithful=False, width=16, blocks=3),
                (Stage(steps=400, rate=3e-3),), patch=28, batch=64, flips=1, gray=True, dataset='mnist', ema=.98)
@@ -104,8 +105,8 @@ GANS = (Recipe('supervised-x4', 'any photographs, x4, L1, then VGG19 and an adve
 def _grown(s, alone, both, rate=6e-4): return Stage(f'x{s}, new part', alone, 1e-3, scale=s, frozen=True), Stage(f'x{s}', both, rate, scale=s)
 
 GROWN = (Recipe('photos-x8', 'any photographs, x8, grown from photos-x4, L1', 8, LEAN, _grown(8, 400, 6500, 1e-3), patch=160, init='photos-x4'),
-         Recipe('faces-x4-grown', 'CelebA faces cut to 128x128, x4, grown from faces-x2, L1', 4, LEAN, _grown(4, 400, 4000, 1e-3), init='faces-x2', **FACES),
-         Recipe('faces-x8', 'CelebA faces cut to 128x128, x8, grown from faces-x4, L1', 8, LEAN, _grown(8, 400, 16000, 1e-3), init='faces-x4', **FACES),
+         Recipe('faces-x4', 'CelebA faces cut to 128x128, x4, grown from faces-x2, L1', 4, LEAN, _grown(4, 400, 4000, 1e-3), init='faces-x2', **FACES),
+         Recipe('faces-x8', 'CelebA faces cut to 128x128, x8, grown from faces-x4, L1', 8, LEAN, _grown(8, 400, 6000, 1e-3), init='faces-x4', **FACES),
          Recipe('progressive-x4', 'any photographs, x4, grown from x2, L1', 4, LEAN, (Stage('x2', 4000, 1e-3, scale=2), *_grown(4, 500, 5000))),
          Recipe('progressive-x8', 'any photographs, x8, grown from x2 and x4, L1', 8, LEAN,
                 (Stage('x2', 4000, 1e-3, scale=2), *_grown(4, 500, 4000), *_grown(8, 500, 4000))))
@@ -251,6 +252,7 @@ def _common(r, g, show, save, losses):
                 log=max(1, min(50, n//30, r.look)), save=save or max(1, min(r.look, n//10)),
                 precision=None if r.precision=='auto' else r.precision, seed=r.seed, recipe=asdict(r), losses=losses, show=show)
 
+# %% ../nbs/13_recipes.ipynb #feb63181
 def trainer(r:Recipe,          # what to do
             g,                 # the network, at its start
             data,              # as for `items_of`
@@ -272,7 +274,6 @@ def trainer(r:Recipe,          # what to do
     t.patches[0]                                                   # what is wrong with the data is said now
     return t
 
-
 # %% ../nbs/13_recipes.ipynb #85170344
 def _paired(r, g, items, protocol, out, val, common):
     "HR images; LR is made of them"
@@ -289,8 +290,6 @@ def _named(items, protocol):
     return bool(protocol.crop) and isinstance(items[0], (str,Path))
 
 # %% ../nbs/13_recipes.ipynb #2003e45f
-def _middle(u, side): return from_uint8(u[None, :, max(0,(u.shape[1]-side)//2):, max(0,(u.shape[2]-side)//2):][..., :side, :side])
-
 def _unpaired(r, g, lr, hr, protocol, out, val, common):
     "LR images of some scenes, HR images of others"
     fit,held = holdout(lr, people=_named(lr, protocol))
@@ -300,8 +299,9 @@ def _unpaired(r, g, lr, hr, protocol, out, val, common):
     n = r.batch//t.acc.num_processes
     t.patches = Unpaired(Patches(small, r.patch//r.scale, n, r.seed, r.flips), Patches(large, r.patch, n, r.seed+1, r.flips),
                          people=_named(lr, protocol) and _named(hr, protocol), aside=aside)
-    frechet = Frechet((_middle(large[i], 256) for i in range(0, len(large), every)), device=t.acc.device)
-    t.val = Unseen(((f'{i}', _middle(aside[i], 256//r.scale)) for i in range(len(aside))), frechet, r.scale)
+    cut = lambda u,side: from_uint8(middle(u[None], side))
+    frechet = Frechet((cut(large[i], 256) for i in range(0, len(large), every)), device=t.acc.device)
+    t.val = Unseen(((f'{i}', cut(aside[i], 256//r.scale)) for i in range(len(aside))), frechet, r.scale)
     if val is not None: t.pairs = Pairs(items_of(val, r.dataset), r.scale, protocol)
     return t
 
@@ -376,6 +376,7 @@ def train(name,                   # a recipe, or its name
         raise SisrError(f'the network comes from {init or r.init}: leave out its settings, ' + ('or --init' if init else f'or take a recipe that begins with a new one, such as progressive-x{r.scale}'))
     with deterministic(r.deterministic): return _trained(r, data, out, resume, init or r.init or None, (val,show,save,losses,lr), dict(note=note, licence=licence))
 
+# %% ../nbs/13_recipes.ipynb #19529c17
 def _trained(r, data, out, resume, init, how, told):
     seed_everything(r.seed)
     g = begun(r, init, data) if init else fresh(r)

@@ -11,7 +11,7 @@ from torch import Tensor
 from .images import SisrError
 
 # %% auto #0
-__all__ = ['RADIUS', 'crop_to_multiple', 'downscale', 'upscale', 'pinv', 'consistent', 'tiles', 'at_scale']
+__all__ = ['RADIUS', 'crop_to_multiple', 'middle', 'downscale', 'upscale', 'pinv', 'consistent', 'tiles', 'at_scale']
 
 # %% ../nbs/01_resize.ipynb #e314274d
 def _scale(s):
@@ -25,6 +25,14 @@ def crop_to_multiple(x:Tensor, # (N,C,H,W)
     s,(h,w) = _scale(s),x.shape[-2:]
     if h<s or w<s: raise SisrError(f'image of {w}x{h} px is smaller than one pixel at scale {s}')
     return x[..., :h-h%s, :w-w%s]
+
+# %% ../nbs/01_resize.ipynb #025da734
+def middle(x:Tensor, # (N,C,H,W)
+           side:int  # pixels
+          )->Tensor: # (N,C,h,w), neither above `side`; all of an image that is smaller
+    "The square in the middle"
+    t,l = (max(0, (n-side)//2) for n in x.shape[-2:])
+    return x[..., t:t+side, l:l+side]
 
 # %% ../nbs/01_resize.ipynb #ce360b84
 def _bicubic(x, h, w):

@@ -10,7 +10,7 @@ import torch
 from fastcore.basics import patch
 from torch import nn, Tensor
 from .images import Picture, SisrError, SisrWarning, from_uint8
-from .resize import consistent, downscale, upscale
+from .resize import consistent, downscale, middle, upscale
 from .metrics import evaluate
 from .data import Feed
 from .generators import save_model
@@ -164,11 +164,6 @@ def _size(self:Trainer, stage:Stage):
     freeze(self.net, stage.frozen)
 
 # %% ../nbs/12_trainer.ipynb #cbae9838
-def _middle(distance, side=128):
-    "That distance of the middle of two images, so that large ones cost no more"
-    cut = lambda x: x[..., (x.shape[-2]-side)//2 if x.shape[-2]>side else 0:, (x.shape[-1]-side)//2 if x.shape[-1]>side else 0:][..., :side, :side]
-    return lambda sr,hr: distance(cut(sr), cut(hr))
-
 @patch
 def validate(self:Trainer)->dict:
     "`shown` on the validation pairs: name -> mean"
@@ -179,6 +174,7 @@ def shown(self:Trainer, lr:Tensor)->Tensor:
     "SR by the averaged network, enlarged to the run's scale while G is smaller, and made consistent"
     return consistent(upscale(self.ema.net(lr), self.degrade.scale//self.net.scale), lr)
 
+# %% ../nbs/12_trainer.ipynb #35c1b3c8
 @patch
 def _look(self:Trainer, stage:Stage, bar):
     "Validate, tell, and let the ramp decide; True if that ends the stage"
@@ -217,7 +213,9 @@ def _frame(self:Trainer, most:int=4, side:int=128):
 def fit(self:Trainer, stages, resume:bool=False)->list:
     "Run `stages`, a list of `Stage`; with `resume` go on where the folder's checkpoint ends. Returns the history"
     stages = [stages] if isinstance(stages,Stage) else list(stages)
-    if 'vgg_distance' in self.judges and any(s.ramp and s.ramp.by=='vgg_distance' for s in stages): self.also = self.also | dict(vgg_distance=_middle(VGGDistance().to(self.acc.device)))
+    if 'vgg_distance' in self.judges and any(s.ramp and s.ramp.by=='vgg_distance' for s in stages):
+        near = VGGDistance().to(self.acc.device)
+        self.also = {**self.also, 'vgg_distance':lambda sr,hr: near(middle(sr,128), middle(hr,128))}     # large images cost no more
     self._ready(stages)
     self._begin(resume)
     if self.stage==len(stages) and 0<self.lasted<stages[-1].steps and not stages[-1].ramp:   # its last stage is longer now
