@@ -144,7 +144,7 @@ def upscale_files(args)->int:
 
 # %% ../nbs/15_cli.ipynb #94b5dbc5
 def training(args)->dict:
-    "What to call `sisr.recipes.train` with"
+    "What to call `sisr.training.train` with"
     from sisr.recipes import change, recipe
     with as_usage(): unpaired = recipe(args.recipe).unpaired
     if unpaired and not (args.lr and args.hr): raise Usage(f'{args.recipe} learns without pairs: --lr FOLDER of small images, --hr FOLDER of large ones of other scenes')
@@ -172,7 +172,7 @@ def training(args)->dict:
 def train_recipe(args)->int:
     "train a network on a folder of images"
     asked = training(args)
-    from sisr.recipes import train
+    from sisr.training import train
     with warned() as heard: print(train(**asked))
     return int(any(w.startswith('skipped') for w in heard))       # done, but something in the input was bad
 

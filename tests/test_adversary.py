@@ -11,7 +11,8 @@ from sisr.generators import SRResNet, load_model
 from sisr.images import Picture, SisrError, SisrWarning, from_uint8, samples, to_uint8
 from sisr.losses import PerceptualLoss, VGG19
 from sisr.metrics import Pairs, Protocol
-from sisr.recipes import change, recipe, train
+from sisr.recipes import change, recipe
+from sisr.training import train
 from sisr.runs import load_checkpoint, save_checkpoint
 from sisr.stages import Climb, Ramp, Stage
 from sisr.trainer import Trainer

@@ -81,7 +81,7 @@ def celeba(root, n=120, people=12):
 
 def test_training_on_celeba_keeps_people_apart(tmp_path):
     "by its identity list, whether the folder or the name of the dataset is given"
-    from sisr.recipes import holdout, items_of
+    from sisr.training import holdout, items_of
     root = celeba(tmp_path/'celeba')
     who = lambda fs: {int(f.stem)%12 for f in fs}
     for data in (str(root), f'celeba:{root}'):

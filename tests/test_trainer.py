@@ -75,7 +75,7 @@ def test_a_file_tells_how_its_network_came_to_be(tmp_path):
     "recipe, cost, note and licence; and the same of the network it began as"
     from sisr.generators import read_header
     from sisr.images import samples
-    from sisr.recipes import train
+    from sisr.training import train
     small = dict(quick=True, steps=4, batch=2, patch=32, show=False)
     first = train('photos-x2', samples()[:3], tmp_path/'a', width=8, blocks=1, note='three photographs', licence='CC0-1.0', **small)
     second = train('photos-x2', samples()[:3], tmp_path/'b', init=first, **small)
