@@ -1,12 +1,12 @@
 "The upscaler on everything a user may hand it"
-import copy
+import copy, hashlib
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from sisr.generators import SRResNet, load_model, models, plain_state, receptive_radius, save_model
+from sisr.generators import SRResNet, find_model, load_model, models, plain_state, receptive_radius, save_model
 from sisr.images import Picture, SisrError, from_uint8, to_tensor
 from sisr.metrics import lr_psnr
 from sisr.resize import downscale
@@ -212,6 +212,12 @@ def test_interpolate_tells_both_ancestors(pair, tmp_path):
     assert [i['note'] for i in mid.info['ancestors']] == ['x', 'x-gan'] and mid.info['style'] == .5
     saved = load_model(save_model(mid, tmp_path/'mid.safetensors'))              # it is a network like others
     assert saved.info == mid.info
+
+@pytest.mark.parametrize('name', sorted(k for k in models() if f'{k}-gan' in models()))
+def test_a_shipped_gan_began_as_its_sister(name):
+    "Between networks that did not begin as one there is nothing but noise"
+    began = models()[f'{name}-gan']['info']['init']
+    assert began['sha256'] == hashlib.sha256(find_model(name).read_bytes()).hexdigest()
 
 def test_style_ends_are_the_networks(pair):
     x = noise(12, 10)
