@@ -258,18 +258,20 @@ def _sentence(first, name, gaps):
     if abs(m)<=half: return f'*{first}* and *{name}*: no difference that {len(gaps)} seeds can tell ({m:+.4f} ± {half:.4f}; above zero the first is better).'
     return f'*{first}* is **{"better" if m>0 else "worse"}** than *{name}* by {abs(m):.4f} ± {half:.4f}.'
 
-def _row(name, runs):
-    cell = lambda k,f: ' ± '.join(format(v,f) for v in spread([r[k] for r in runs.values()]))
-    right = [h['d_right'] for r in runs.values() for h in r.get('history',()) if h.get('stage')=='both' and 'd_right' in h]
-    return (f'| {name} | {cell("st_lpips_alex",".4f")} | {cell("psnr_y",".2f")} | {cell("lr_psnr",".1f")} | {f"{spread(right)[0]:.0%}" if right else "-"} '
-            f'| {round(spread([r["steps"] for r in runs.values()])[0])} | {len(runs)} |')
+def _right(runs): return [h['d_right'] for r in runs.values() for h in r.get('history',()) if h.get('stage')=='both' and 'd_right' in h]
+
+def _row(name, runs, d=True):
+    cell,right = lambda k,f: ' ± '.join(format(v,f) for v in spread([r[k] for r in runs.values()])),_right(runs)
+    return (f'| {name} | {cell("st_lpips_alex",".4f")} | {cell("psnr_y",".2f")} | {cell("lr_psnr",".1f")} '
+            + (f'| {spread(right)[0]:.0%} ' if right else '| - ' if d else '') + f'| {round(spread([r["steps"] for r in runs.values()])[0])} | {len(runs)} |')
 
 # %% ../nbs/13b_experiments.ipynb #7ebd68bc
 def _repr_markdown_(self:Answer)->str:
     if not self.runs: return f'*{self.question}*: not run yet'
     first,*others = self.runs
-    head = ['| variant | ST-LPIPS (lower is better) | PSNR-Y (dB) | LR-PSNR (dB) | D is right | steps | seeds |','|---|---|---|---|---|---|---|']
-    return '\n'.join([*head, *(_row(n, r) for n,r in self.runs.items()), '',
+    d = any(map(_right, self.runs.values()))                       # was there a D at all?
+    head = ['| variant | ST-LPIPS (lower is better) | PSNR-Y (dB) | LR-PSNR (dB) | '+'D is right | '*d+'steps | seeds |', '|---'*(6+d)+'|']
+    return '\n'.join([*head, *(_row(n, r, d) for n,r in self.runs.items()), '',
                       *(f'- {_sentence(first, n, self.gaps(n))}' for n in others)])
 Answer._repr_markdown_ = _repr_markdown_
 

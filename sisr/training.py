@@ -23,7 +23,7 @@ from .frechet import Frechet
 from .unpaired import Unpaired
 from .trainer import Trainer
 from .unsupervised import Unseen, Unsupervised
-from .recipes import Recipe, change, miniature, recipe
+from .recipes import NET, Recipe, change, miniature, recipe
 
 # %% auto #0
 __all__ = ['holdout', 'items_of', 'trainer', 'fresh', 'begun', 'provenance', 'ancestor', 'draw', 'train']

@@ -18,6 +18,18 @@ def test_modules_are_light():
             'heavy = {"torchvision", "matplotlib", "IPython", "accelerate", "torchmetrics", "nbdev"} & set(sys.modules); assert not heavy, heavy')
     subprocess.run([sys.executable, '-c', code], check=True)
 
+@pytest.mark.parametrize('file', sorted((ROOT/'sisr').glob('*.py')), ids=lambda f: f.stem)
+def test_no_name_is_missing(file):
+    "A module has all names that it uses: what only its notebook has imported is not there for users"
+    import builtins, importlib, symtable
+    there = {*vars(importlib.import_module(f'sisr.{file.stem}' if file.stem != '__init__' else 'sisr')), *vars(builtins)}
+    def used(table):
+        "Global names in a scope and those within"
+        yield from (s.get_name() for s in table.get_symbols() if s.is_referenced() and s.is_global())
+        for t in table.get_children(): yield from used(t)
+    top = symtable.symtable(file.read_text(), str(file), 'exec')
+    assert not {*used(top)} - there - {s.get_name() for s in top.get_symbols() if s.is_assigned()}
+
 def requirements(name, seen=None):
     "The distributions that `name` needs to run, and what those need: name -> distribution"
     from packaging.requirements import Requirement
