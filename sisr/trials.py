@@ -17,12 +17,12 @@ from .unpaired import apart
 from .determinism import seed_everything
 from .runs import accelerator
 from .adversary import Adversary
-from .recipes import Recipe, recipe
+from .recipes import FACES, Recipe, recipe
 from .training import fresh, provenance, trainer
 from .experiments import altered, fingerprint, watched
 
 # %% auto #0
-__all__ = ['FACES', 'OURS', 'THEIRS', 'TRIALS', 'SHIFTS', 'UNET', 'EYES', 'halves', 'trial', 'told_apart']
+__all__ = ['OURS', 'THEIRS', 'TRIALS', 'SHIFTS', 'UNET', 'EYES', 'halves', 'trial', 'told_apart']
 
 # %% ../nbs/13c_trials.ipynb #00f81c68
 def halves(files,                # of images; those of faces tell by name who is on them
@@ -43,8 +43,7 @@ def halves(files,                # of images; those of faces tell by name who is
     return lr, apart(lr, large, crop)
 
 # %% ../nbs/13c_trials.ipynb #76bb645b
-FACES = dict(protocol='faces128', flips=2, precision='bf16')
-OURS,THEIRS = (replace(recipe(n), **FACES) for n in ('unsupervised-x4','unsupervised-x4-2019'))
+OURS,THEIRS = (replace(recipe(n), **FACES, precision='bf16') for n in ('unsupervised-x4','unsupervised-x4-2019'))
 
 def _each(r, **kw): return replace(r, stages=tuple(replace(s, **kw) if s.rate else s for s in r.stages))   # in all stages in which G learns
 
