@@ -1,7 +1,7 @@
 """The tables of the adversary's page: `python .ci/perceptual.py`, with SISR_DATA naming the folder of test images.
 
 Measures bicubic, A+ y and the shipped face networks on faces/val with a perceptual distance, the networks between L1 and GAN
-on every fifth of them, and bicubic and A+ y at x2 and x8 too, into nbs/results/perceptual.json."""
+on every fifth of them, bicubic and A+ y at x2 and x8 too, and both and the network at x4 on BSD100, into nbs/results/perceptual.json."""
 import json, os
 from pathlib import Path
 from sisr.metrics import Pairs, Protocol, evaluate
@@ -14,9 +14,9 @@ PROTOCOL = Protocol.named('faces128')
 
 def up(name, **kw): return Upscaler.from_pretrained(name, 'cpu', **kw).tensor
 
-def table(methods, files, scale=4):
+def table(methods, files, scale=4, protocol=PROTOCOL):
     "A row of means for each method, and the versions they were measured with"
-    pairs, rows = Pairs(files, scale, PROTOCOL), []
+    pairs, rows = Pairs(files, scale, protocol), []
     for name, f in methods.items():
         r = evaluate(f, pairs)
         rows.append(dict(model=name, n=r['n'], **r['mean']))
@@ -32,6 +32,9 @@ def main():
     between, _ = table({**{k: methods[k] for k in ('bicubic', 'A+ y', 'GAN, rules of 2019')},
                         **{f'style {t}': up('faces-x4', style=t) for t in (0, .25, .5, .75, 1)}}, faces[::5])
     plain = {s: table({'bicubic': lambda lr: PROTOCOL.bicubic(lr, s), 'A+ y': lambda lr: pinv(lr, s)}, faces, s)[0] for s in (2, 8)}
-    (ROOT/'nbs'/'results'/'perceptual.json').write_text(json.dumps({'faces/val': rows, 'style': between, **{f'x{s}': t for s, t in plain.items()}, 'versions': versions}, indent=1)+'\n')
+    standard = Protocol.named('standard')
+    photos, _ = table({'bicubic': lambda lr: standard.bicubic(lr, 4), 'A+ y': lambda lr: pinv(lr, 4), 'L1': up('photos-x4')},
+                      image_files(f'{os.environ["SISR_DATA"]}/benchmarks/BSD100'), 4, standard)
+    (ROOT/'nbs'/'results'/'perceptual.json').write_text(json.dumps({'faces/val': rows, 'style': between, **{f'x{s}': t for s, t in plain.items()}, 'BSD100': photos, 'versions': versions}, indent=1)+'\n')
 
 if __name__ == '__main__': main()

@@ -60,7 +60,7 @@ def upscaler(args     # parsed options: model, device, and scale, style, tile, n
     with as_usage(): device,_ = pick_device(args.device),(find_network if style is None else sisters)(name)
     net = load_network(name, style)
     if scale and net.scale!=scale: raise Usage(f'{name} enlarges {net.scale} times, not {scale}')
-    return Upscaler(net, device, tile=getattr(args, 'tile', None), consistent=not getattr(args, 'no_consistent', False))
+    return Upscaler(net, device, tile=getattr(args, 'tile', None), consistent=False if getattr(args, 'no_consistent', False) else None)
 
 # %% ../nbs/15_cli.ipynb #b2c07e11
 def fraction(text:str)->float:

@@ -18,8 +18,9 @@ class Bicubic:
     "LR = A(HR), clamped and in 8 bits: the standard degradation, (N,C,H,W) -> (N,C,H/scale,W/scale)"
     scale:int=4         # 2, 4, 8
     rounded:bool=True   # on the 8-bit grid, as a file is? else only clamped
+    exact = True        # A(HR) is LR: SR can be asked to explain it
 
-    def __call__(self, hr:Tensor)->Tensor:
+    def __call__(self, hr:Tensor, seed:int|None=None)->Tensor:      # nothing is drawn here, whatever the seed
         lr = downscale(hr, self.scale)
         return quantize(lr) if self.rounded else lr.clamp(-1,1)
     def to_dict(self)->dict: return dict(kind='bicubic', **asdict(self))

@@ -206,10 +206,11 @@ class Pairs:
                  files,                            # a folder, or a list of paths, PIL images, arrays, tensors
                  scale:int,                        # HR over LR
                  protocol='standard',              # how they are prepared: a Protocol, its name or its dict
-                 keep:bool=True):                  # hold them in memory
+                 keep:bool=True,                   # hold them in memory
+                 degrade=None):                    # (hr, seed) -> LR, in place of the protocol's; image i is given seed i
         self.files = image_files(files) if isinstance(files,(str,Path)) else list(files)
         if not self.files: raise SisrError('no images: the list is empty')
-        self.scale,self.protocol = scale,Protocol.of(protocol)
+        self.scale,self.protocol,self.degrade = scale,Protocol.of(protocol),degrade
         self.skipped,self.kept = [],None
         if keep: self.kept = [(n,to_uint8(lr) if self.protocol.round_lr else lr,to_uint8(hr)) for n,lr,hr in self]
 
@@ -231,8 +232,10 @@ def _names(files):
 def _made(self:Pairs):
     "Yields (file, lr, hr), each made from its file"
     self.skipped = []
-    for name,f in zip(_names(self.files), self.files):
-        try: yield (name,*self.protocol.pair(f, self.scale))
+    for i,(name,f) in enumerate(zip(_names(self.files), self.files)):
+        try:
+            lr,hr = self.protocol.pair(f, self.scale)
+            yield name, self.degrade(hr, seed=i) if self.degrade else lr, hr
         except SisrError as e: self.skipped.append({'file':name, 'why':str(e).removeprefix(f'{f}: ')})
 
 # %% ../nbs/02_metrics.ipynb #2d0a24fa

@@ -8,6 +8,7 @@ import difflib
 from dataclasses import dataclass, field, replace
 from .images import SisrError
 from .metrics import Protocol
+from .realistic import degradation
 from .stages import Ramp, Stage
 
 # %% auto #0
@@ -38,6 +39,7 @@ class Recipe:
     precision:str='auto'                        # 'no' (float32), 'bf16', 'fp16'; auto: bf16 on CUDA, else 'no'
     deterministic:bool=False                    # the same bits each time on CUDA too, and slower?
     seed:int=0                                  # of weights and data
+    degrade:str='bicubic'                       # how LR is made of HR: a key of DEGRADATIONS
 
 # %% ../nbs/13_recipes.ipynb #6e15cddd
 LEAN = dict(faithful=False, width=48, blocks=16)
@@ -49,6 +51,8 @@ FACES = dict(flips=2, protocol='faces128')
 PIXEL = (Recipe('photos-x2', 'any photographs, x2, L1', 2, LEAN, _rises(14000), patch=64),
          Recipe('faces-x2', 'CelebA faces cut to 128x128, x2, L1', 2, LEAN, _rises(14000), patch=64, **FACES),
          Recipe('photos-x4', 'any photographs, x4, L1', 4, LEAN, _rises(5500, 4000)),
+         Recipe('photos-x4-real', 'photographs as people have them: blurred, noisy, JPEG; x4, L1, from photos-x4', 4, LEAN,
+                (Stage('pixels', 6000, 1e-3),), init='photos-x4', degrade='realistic'),
          Recipe('faces-x4-from-scratch', 'CelebA faces cut to 128x128, x4, L1', 4, LEAN, _rises(3200, 3000, 3000), **FACES))
 
 MNIST = Recipe('mnist-x2', 'digits 14x14 -> 28x28, the smallest experiment', 2, dict(faithful=False, width=16, blocks=3),
@@ -164,10 +168,12 @@ def checked(r:Recipe)->Recipe:
     for name,value,fine,wanted in rules:
         if not fine: raise SisrError(f'setting {name}={value}: {wanted} is wanted')
     Protocol.named(r.protocol)
+    if not degradation(r.degrade, r.scale).exact and (r.hard or r.unpaired):
+        raise SisrError(f'recipe {r.name} asks SR to explain LR: that is for bicubic LR, not for {r.degrade}')
     return r
 
 # %% ../nbs/13_recipes.ipynb #a12ddf59
-OWN = {'deterministic':bool, 'patch':int, 'batch':int, 'flips':int, 'protocol':str, 'ema':float, 'precision':str, 'seed':int, 'look':int}
+OWN = {'degrade':str, 'deterministic':bool, 'patch':int, 'batch':int, 'flips':int, 'protocol':str, 'ema':float, 'precision':str, 'seed':int, 'look':int}
 NET = {'network':str, 'width':int, 'blocks':int, 'growth':int, 'faithful':bool, 'sn':bool, 'bn':bool, 'tail':int}
 STAGE = {'steps':int, 'rate':float}                                # of all stages at once
 

@@ -171,8 +171,9 @@ def validate(self:Trainer)->dict:
 
 @patch
 def shown(self:Trainer, lr:Tensor)->Tensor:
-    "SR by the averaged network, enlarged to the run's scale while G is smaller, and made consistent"
-    return consistent(upscale(self.ema.net(lr), self.degrade.scale//self.net.scale), lr)
+    "SR by the averaged network, enlarged to the run's scale while G is smaller, and made consistent where A(HR) is LR"
+    sr = upscale(self.ema.net(lr), self.degrade.scale//self.net.scale)
+    return consistent(sr, lr) if getattr(self.degrade, 'exact', True) else sr
 
 # %% ../nbs/12_trainer.ipynb #35c1b3c8
 @patch

@@ -12,6 +12,7 @@ from .images import SisrError, SisrWarning, from_uint8, image_files
 from .resize import middle
 from .metrics import Protocol, Pairs
 from .degradations import Bicubic
+from .realistic import degradation
 from .data import ImageSet, Patches, named, named_in, split_by_identity, identities
 from .generators import generator, load_model, find_model, normed
 from .determinism import deterministic, seed_everything
@@ -99,10 +100,11 @@ def trainer(r:Recipe,          # what to do
 def _paired(r, g, items, protocol, out, val, common):
     "HR images; LR is made of them"
     fit,held = (items,items_of(val, r.dataset)) if val is not None else holdout(items, people=_named(items, protocol))
-    pairs = Pairs(held, r.scale, protocol)
+    degrade = degradation(r.degrade, r.scale)
+    pairs = Pairs(held, r.scale, protocol, degrade=None if degrade.exact else degrade)
     for bad in pairs.skipped: warnings.warn(f'skipped {bad["file"]}: {bad["why"]}', SisrWarning)
     if not pairs.kept: warnings.warn('no image to validate on can be used: there will be no scores', SisrWarning)
-    t = Trainer(g, None, Bicubic(r.scale), out, val=pairs if pairs.kept else None, **common)
+    t = Trainer(g, None, degrade, out, val=pairs if pairs.kept else None, **common)
     t.patches = Patches(ImageSet(fit, protocol if protocol.crop else None, gray=r.gray), r.patch, r.batch//t.acc.num_processes, r.seed, r.flips)
     return t
 

@@ -48,12 +48,13 @@ class Tiled:
                  device=None,             # 'auto' (or None), 'cuda', 'mps', 'cpu'
                  tile:int=None,           # LR pixels kept of each piece; None: cut what is large; 0: never cut
                  overlap:int=None,        # LR pixels read beyond; None: as far as the network sees
-                 consistent:bool=True,    # make A(SR) = LR; not wanted where LR is noisy
+                 consistent:bool=None,    # make A(SR) = LR; None: unless the network learned from noisy LR
                  half:bool=None           # bfloat16 inside the network; None: on CUDA only
                 ):
         self.device = pick_device(device)
         self.net = fuse(net).to(self.device).to(memory_format=torch.channels_last)
-        self.scale,self.consistent,self.tile = net.scale,consistent,tile
+        self.scale,self.tile = net.scale,tile
+        self.consistent = net.info.get('degradation', {}).get('exact', True) if consistent is None else consistent
         self.half = self.device.type=='cuda' if half is None else half
         self.overlap = max(receptive_radius(net), RADIUS) if overlap is None else overlap
 
