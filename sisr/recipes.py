@@ -108,7 +108,7 @@ def _without(s, anchor, alone, both, settle):
     return Recipe(f'unsupervised-x{s}', f'small images, and large ones of other scenes, x{s}: no pairs', s, LEAN,
         (only('anchor', anchor, 1e-3, anchor=pair), only('D alone', alone, 0, rate_d=2e-4, until=.8, shape='flat'),
          texture, replace(texture, name='settle', steps=settle, rate=1e-5, rate_d=2e-5, shape='flat')),
-        patch=32*s, batch=16//s, adversary=dict(d='unet', arch=dict(width=32), detail=s, r1=.01), hard=True, ema=.998, look=100, unpaired=True)
+        patch=32*s, batch=16//s, adversary=dict(d='unet', arch=dict(width=32), detail=s, r1=.1), hard=True, ema=.998, look=100, unpaired=True)
 
 def _without_2019(s, pixels, alone, both):
     "By the rules of 2019: LR explained by a loss, D shown whole images"
@@ -117,7 +117,7 @@ def _without_2019(s, pixels, alone, both):
          Stage('both', both, 1e-4, shape='decay', losses=dict(mse=1., vgg_2019=.1), rate_d=1e-4, adversary=.001, ramp=Ramp(1.4, .05, by='frechet', blind=True))),
         patch=64, batch=8, adversary=SRGAN, ema=0., look=100, unpaired=True)
 
-ALONE = *(_without(s, 2000, 300, 1200, 600) for s in (2,4)),_without_2019(4, 1500, 300, 2250)
+ALONE = *(_without(s, 2000, 300, 900, 500) for s in (2,4)),_without_2019(4, 1500, 300, 2250)
 
 # %% ../nbs/13_recipes.ipynb #05d55c51
 RECIPES = {r.name:r for r in (*PIXEL, *GROWN, *GANS, *ALONE, MNIST)}
