@@ -8,6 +8,7 @@ import logging
 import os
 import struct
 import sys
+import threading
 import warnings
 import zlib
 from contextlib import contextmanager
@@ -160,8 +161,7 @@ def _unpacked(f, n, raw):
     if n: img.seek(n)
     def args(a): return raw if isinstance(a, str) else (raw, *a[1:])
     img.tile = [t._replace(args=args(t.args)) for t in img.tile]
-    img.load()
-    return np.asarray(_upright(img)).astype(np.uint16)
+    return np.asarray(_upright(_load(img))).astype(np.uint16)
 
 # %% ../nbs/00_files.ipynb #06251a23
 def _sixteen(f, n, img):
@@ -247,10 +247,19 @@ def _decode(f, n=0):
     if n: img.seek(n)
     u = _sixteen(f, n, img)
     if u is not None: return Deep(u, {k:v for k,v in _info(img).items() if k!='transparency'})
-    img.load()
-    img,info = _upright(img),_info(img)              # the end of a PNG may say more
+    img,info = _upright(_load(img)),_info(img)       # loaded, as the end of a PNG may say more
     img.info = info
     return img
+
+_one_at_a_time = threading.Lock()
+
+def _load(img):
+    "The image, with its pixels; libtiff writes to stderr by itself what it does not like, which is not one line of ours"
+    if not any(t[0]=='libtiff' for t in getattr(img, 'tile', ())): img.load(); return img
+    with _one_at_a_time:
+        stderr,nowhere = os.dup(2),os.open(os.devnull, os.O_WRONLY)
+        try: os.dup2(nowhere, 2); img.load(); return img
+        finally: os.dup2(stderr, 2); os.close(stderr); os.close(nowhere)
 
 def _upright(img):
     try: return ImageOps.exif_transpose(img)
@@ -295,7 +304,8 @@ def _said(img, fmt):
 
 def _write(imgs, f, fmt, quality):
     "One picture, or several, into an open file"
-    kw = dict(JPEG=dict(quality=quality, subsampling=0), WEBP=dict(quality=quality), AVIF=dict(quality=quality, subsampling='4:4:4')).get(fmt, {})
+    colour = '4:4:4' if imgs[0].mode in ('RGB','RGBA') or len(imgs)>1 else '4:0:0'               # of every pixel, or none
+    kw = dict(JPEG=dict(quality=quality, subsampling=0), WEBP=dict(quality=quality), AVIF=dict(quality=quality, subsampling=colour)).get(fmt, {})
     if len(imgs)==1: return imgs[0].save(f, format=fmt, **kw, **_said(imgs[0], fmt))
     if fmt=='TIFF':
         from PIL.TiffImagePlugin import AppendingTiffWriter
@@ -364,7 +374,7 @@ def _moments(f, n):
     "The frames of a moving picture, each as it is seen: Pillow has put changes onto what was there"
     img,res = _open(f),[]
     for i in range(int(getattr(img, 'default_image', False)), n):  # a PNG may begin with a picture for viewers that know no frames
-        img.seek(i); img.load()
+        img.seek(i); _load(img)
         frame = _upright(img) if i==0 or img.format!='GIF' else img.copy()
         frame.info = _info(img)
         res.append(frame)
