@@ -20,9 +20,8 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 # %% auto #0
-__all__ = ['IMAGE_SUFFIXES', 'READ', 'TOLD', 'STALE', 'ABLE', 'SIDE', 'SWAPPED', 'MOVING', 'SisrError', 'SisrWarning',
-           'image_files', 'samples', 'sample', 'enlarged', 'format_of', 'Deep', 'open_image', 'on_white', 'save_image',
-           'frame_count', 'frames']
+__all__ = ['IMAGE_SUFFIXES', 'READ', 'TOLD', 'STALE', 'SWAPPED', 'SisrError', 'SisrWarning', 'image_files', 'samples', 'sample',
+           'enlarged', 'Deep', 'open_image']
 
 # %% ../nbs/00_files.ipynb #5d07f248
 class SisrError(Exception):
@@ -137,19 +136,6 @@ def enlarged(info:dict, # as `open_image` gives it
     "What still holds of a picture `s` times larger: as many more dots fit into an inch of the same paper"
     return {**info, 'dpi':tuple(s*d for d in info['dpi'])} if 'dpi' in info else info
 
-# %% ../nbs/00_files.ipynb #3f8298f0
-ABLE = dict(PNG='alpha gray16 color16 frames', TIFF='alpha gray16 color16 pages', WEBP='alpha frames', AVIF='alpha frames',
-            GIF='alpha frames', JPEG2000='alpha gray16', PPM='gray16', JPEG='', BMP='')     # format -> what it holds
-SIDE = dict(JPEG=65500, WEBP=16383, GIF=65535, AVIF=65535)                                  # the most pixels of a side
-
-def format_of(path      # a name of a file
-             )->str:    # a key of `ABLE`
-    "The format that a suffix stands for"
-    fmt = Image.registered_extensions().get(Path(path).suffix.lower())
-    if fmt not in ABLE or fmt not in Image.SAVE:
-        raise SisrError(f'{path}: no format is called {Path(path).suffix!r}; .png, .jpg, .webp and .tif are safe choices')
-    return fmt
-
 # %% ../nbs/00_files.ipynb #e112e3d1
 SWAPPED = {'B':'L', 'L':'B', 'N':'B' if sys.byteorder=='little' else 'L'}   # the other order of two bytes
 
@@ -193,7 +179,7 @@ class Deep(Image.Image):
 
     def save(self, fp, format=None, **kw):
         "As Pillow does it; PNG and TIFF with all 16 bits"
-        write = dict(PNG=_png16, TIFF=_tiff16).get(format or format_of(fp))
+        write = dict(PNG=_png16, TIFF=_tiff16).get(format or Image.registered_extensions().get(Path(getattr(fp, 'name', fp)).suffix.lower()))
         if not write or self.levels is None: return super().save(fp, format, **kw)
         data = write(self.levels, **kw)
         fp.write(data) if hasattr(fp, 'write') else Path(fp).write_bytes(data)
@@ -270,112 +256,3 @@ def open_image(path            # a file name, or an open binary file
               )->Image.Image:  # decoded to the last pixel, and upright; the first frame of a moving picture
     "Read an image file; whatever is wrong with it becomes one line of `SisrError`"
     with _readable(path): return _decode(path)
-
-# %% ../nbs/00_files.ipynb #d7f80056
-def on_white(img:Image.Image # any mode with alpha
-            )->Image.Image:  # RGB, or L for gray
-    "What is clear becomes white"
-    flat = Image.alpha_composite(Image.new('RGBA', img.size, 'white'), img.convert('RGBA'))
-    return flat.convert('L' if img.mode=='LA' else 'RGB')
-
-# %% ../nbs/00_files.ipynb #38e82324
-def _fitted(img, fmt):
-    "The image as this format can hold it, and what was lost: (image, list of text)"
-    able,lost = ABLE[fmt],[]
-    if max(img.size)>SIDE.get(fmt, 2**31): raise SisrError(f'{fmt} holds {SIDE[fmt]} pixels a side, not {max(img.size)}: .png and .tif hold more')
-    if isinstance(img, Deep) and (img.levels is None or 'color16' not in able): lost.append('16 bits became 8'); img = img.copy()
-    if img.mode.startswith('I;16') and 'gray16' not in able: lost.append('16 bits became 8'); img = Image.fromarray(_eight(np.asarray(img)))
-    if img.mode in ('LA','RGBA') and 'alpha' not in able:
-        if img.getextrema()[-1][0]<255: lost.append('what is clear became white')
-        img = on_white(img)
-    if fmt=='GIF' and img.mode in ('LA','RGBA'):     # a pixel of GIF is clear or it is not
-        img = img.convert('RGBA'); img.putalpha(img.getchannel('A').point(lambda a: 255*(a>127)))
-    return img,lost
-
-# %% ../nbs/00_files.ipynb #9ea2abdb
-def _said(img, fmt):
-    "What to tell Pillow's writer beside the pixels"
-    res = {k:img.info[k] for k in ('icc_profile','exif','dpi') if img.info.get(k)}
-    if fmt=='PNG' and img.info.get('text'):
-        from PIL.PngImagePlugin import PngInfo
-        res['pnginfo'] = PngInfo()
-        for k,v in img.info['text'].items(): res['pnginfo'].add_itxt(k, v)
-    return res
-
-def _write(imgs, f, fmt, quality):
-    "One picture, or several, into an open file"
-    colour = '4:4:4' if imgs[0].mode in ('RGB','RGBA') or len(imgs)>1 else '4:0:0'               # of every pixel, or none
-    kw = dict(JPEG=dict(quality=quality, subsampling=0), WEBP=dict(quality=quality), AVIF=dict(quality=quality, subsampling=colour)).get(fmt, {})
-    if len(imgs)==1: return imgs[0].save(f, format=fmt, **kw, **_said(imgs[0], fmt))
-    if fmt=='TIFF':
-        from PIL.TiffImagePlugin import AppendingTiffWriter
-        with AppendingTiffWriter(f) as pages:
-            for img in imgs: img.save(pages, format=fmt, **_said(img, fmt)); pages.newFrame()
-        return
-    modes,loop = {i.mode for i in imgs},imgs[0].info.get('loop')
-    if len(modes)>1: imgs = [i.convert('RGBA' if modes&{'LA','RGBA'} else 'RGB') for i in imgs]
-    if fmt!='GIF': kw['loop'] = 1 if loop is None else loop    # a GIF that says nothing is shown once
-    elif loop is not None: kw['loop'] = loop
-    if fmt=='GIF': kw['disposal'] = 2                          # or what is clear would show the frame before
-    imgs[0].save(f, format=fmt, save_all=True, append_images=imgs[1:], duration=[round(i.info.get('duration', 0)) for i in imgs], **kw, **_said(imgs[0], fmt))
-
-# %% ../nbs/00_files.ipynb #9f809bc8
-def save_image(img,              # Pillow image of mode L, LA, RGB, RGBA, I;16 or `Deep`, as `Picture.to_pil` gives; or a list: frames
-               path,             # the suffix decides the format
-               quality:int=95    # of JPEG, WebP and AVIF, 1 to 100
-              )->Path:
-    "Write an image file, whole or not at all; a `SisrWarning` tells what its format cannot hold"
-    path,fmt,imgs = Path(path),format_of(path),img if isinstance(img, (list,tuple)) else [img]
-    part = path.with_name(f'.sisr-{os.getpid()}-{hash(path)&0xffffff:x}.part')
-    try:
-        if len(imgs)>1 and not {'frames','pages'} & set(ABLE[fmt].split()): raise SisrError(f'{fmt} holds one picture, not {len(imgs)}')
-        fits = [_fitted(i, fmt) for i in imgs]
-        with open(part, 'w+b') as f: _write([i for i,_ in fits], f, fmt, quality)
-        part.replace(path)
-    except OSError as e: raise SisrError(f'{path}: cannot be written ({e.strerror or e})') from None
-    except SisrError as e: raise SisrError(f'{path}: {e}') from None
-    except (ValueError, SystemError, struct.error, OverflowError) as e: raise SisrError(f'{path}: cannot be written as {fmt} ({e})') from None
-    finally: part.unlink(missing_ok=True) if part.exists() else None
-    for why in dict.fromkeys(w for _,lost in fits for w in lost): warnings.warn(SisrWarning(f'{path}: {why}, as {fmt} holds no more'))
-    return path
-
-# %% ../nbs/00_files.ipynb #69b2db05
-MOVING = dict(GIF='frames', WEBP='frames', PNG='frames', AVIF='frames', TIFF='pages')   # format -> what it may hold many of
-
-def frame_count(path)->tuple: # (how many, 'frames' or 'pages'); (1,'') for all that is one picture
-    "How many pictures a file holds, from its headers"
-    with _readable(path):
-        img = _open(path)
-        n = getattr(img, 'n_frames', 1) if img.format in MOVING else 1
-        if n*img.width*img.height>_most() and img.format!='TIFF': raise Image.DecompressionBombError
-        return (n, MOVING[img.format]) if n>1 else (1,'')
-
-def frames(path,        # a file name, or an open binary file
-           to=None      # the file they shall go to: refused before the work if it holds only one
-          )->list:      # of Pillow images, as from `open_image`; how long each is shown: milliseconds in its `info`
-    "All frames of a moving picture, all pages of a TIFF; of other files the one picture they hold"
-    n,many = frame_count(path)
-    if n==1: return [open_image(path)]
-    if to is not None and many not in ABLE[format_of(to)].split():
-        able = ' '.join('.'+k.lower() for k,v in ABLE.items() if many in v.split()).replace('.tiff','.tif')
-        raise SisrError(f'{path}: {n} {many}, and {Path(to).suffix} holds but one: name a result that ends in {able}')
-    with _readable(path): return _pages(path, n) if many=='pages' else _moments(path, n)
-
-# %% ../nbs/00_files.ipynb #f67b9fb8
-def _pages(f, n):
-    "The pages of a TIFF; a small preview (bit 0 of its kind) is none"
-    img,kept = _open(f),[]
-    for i in range(n):
-        img.seek(i)
-        if i==0 or not img.tag_v2.get(254, 0)&1: kept.append(i)
-    return [_decode(f, i) for i in kept]
-
-def _moments(f, n):
-    "The frames of a moving picture, each as it is seen: Pillow has put changes onto what was there"
-    img,res = _open(f),[]
-    for i in range(int(getattr(img, 'default_image', False)), n):  # a PNG may begin with a picture for viewers that know no frames
-        img.seek(i); _load(img)
-        frame = _upright(img) if i==0 or img.format!='GIF' else img.copy()
-        frame.info = _info(img)
-        res.append(frame)
-    return res

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from PIL import Image
-from .files import (IMAGE_SUFFIXES, Deep, SisrError, SisrWarning, enlarged, format_of, frame_count, frames, image_files, on_white, open_image,
-                        sample, samples, save_image)
+from .files import IMAGE_SUFFIXES, Deep, SisrError, SisrWarning, enlarged, image_files, open_image, sample, samples
+from .formats import format_of, frame_count, frames, on_white, save_image
 _all_ = ['IMAGE_SUFFIXES', 'Deep', 'SisrError', 'SisrWarning', 'enlarged', 'format_of', 'frame_count', 'frames', 'image_files', 'on_white', 'open_image',
          'sample', 'samples', 'save_image']
 

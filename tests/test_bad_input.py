@@ -84,7 +84,7 @@ def bad_networks(folder):
            'scale 8': made(dict(scale=8)), 'scale 2': made(dict(scale=2)), 'scale 3': made(dict(scale=3)), 'scale text': made(dict(scale='4')), 'wide': made(dict(width=10**6)),
            'wider': made(dict(width=4096, tail=4096)), 'deep': made(dict(blocks=10**9)), 'channels': made(dict(channels=2)), 'heads': made(dict(heads=[64])), 'no heads': made(dict(heads=5)),
            'huge': made(dict(width=10**30)), 'true': made(dict(width=True)), 'odd': made(dict(evil=1)), 'nan': made(weights={k: v*float('nan') for k, v in weights.items()}),
-           'ints': made(weights={k: v.to(torch.int8) for k, v in weights.items()}), 'one more': made(more=torch.zeros(2)), 'one less': made(weights=dict(list(weights.items())[1:])),
+           'ints': made(weights={k: v.to(torch.int8) for k, v in weights.items()}), 'small': made(weights={k.replace('heads.2', 'heads.4'): v.contiguous() for k, v in tiny(2).state_dict().items()}), 'one more': made(more=torch.zeros(2)), 'one less': made(weights=dict(list(weights.items())[1:])),
            'shape': made(**{'stem.0.weight': torch.zeros(4, 3, 5, 5)})}
     for k, d in bad.items(): (folder/f'{k}.safetensors').write_bytes(d)
     return [folder/f'{k}.safetensors' for k in bad]+[folder/'pickle.safetensors', folder/'evil.pth']
@@ -102,7 +102,7 @@ def test_bad_networks(sisr, tmp_path):
 def test_what_a_lying_header_says_is_told(tmp_path):
     (tmp_path/'nets').mkdir()
     bad = {f.stem: f for f in bad_networks(tmp_path/'nets')}
-    for name, words in {'scale 8': 'stages.2.0.weight is missing', 'scale 2': 'stages.1.0.weight', 'wide': 'width cannot be 1000000', 'deep': 'blocks cannot be', 'nan': 'no numbers',
+    for name, words in {'scale 8': 'stages.2.0.weight is missing', 'scale 2': 'heads cannot be', 'small': 'stages.1.0.weight is missing', 'wide': 'width cannot be 1000000', 'deep': 'blocks cannot be', 'nan': 'no numbers',
                         'shape': r'stem.0.weight is \[4, 3, 5, 5\]'}.items():
         with pytest.raises(SisrError, match=words): load_model(bad[name])
 
@@ -147,8 +147,3 @@ def test_damaged_files_give_a_picture_or_a_line():
     "A few of what `python tests/fuzz.py` does by the thousand"
     counts, bad = fuzz(500, seed=7)
     assert not bad and sum(counts.values()) == 500 and {'picture', 'SisrError'} <= {what for _, what in counts}
-
-@pytest.mark.slow
-def test_thousands_of_damaged_files():
-    counts, bad = fuzz(5000, seed=8)
-    assert not bad
