@@ -11,8 +11,8 @@ from .shell import (COMMANDS, FORMATS, Usage, answer, as_usage, attempt, command
 
 # %% auto #0
 __all__ = ['MODEL', 'SCALE', 'STYLE', 'DEVICE', 'main', 'collect', 'plan', 'paged', 'upscaler', 'fraction', 'size', 'tiles_in',
-           'pixels_read', 'too_small', 'enlarge', 'upscale_files', 'training', 'train_recipe', 'subject', 'protocol_of',
-           'scores', 'evaluate_model', 'centre', 'views', 'make_sheet', 'list_models']
+           'many', 'pixels_read', 'too_small', 'enlarge', 'upscale_files', 'training', 'train_recipe', 'subject',
+           'protocol_of', 'scores', 'evaluate_model', 'centre', 'views', 'make_sheet', 'list_models']
 
 # %% ../nbs/15_cli.ipynb #7af719f9
 def main(argv:list=None # what was typed after `sisr`; None: from the command line
@@ -92,7 +92,13 @@ def size(file)->tuple: # LR pixels; (1,1) for what cannot be read, its turn to b
 
 def tiles_in(up, files)->int:
     "How many tiles an `Upscaler` makes of a batch"
-    return sum(len(up.pieces(*size(f))) for f in files)
+    return sum(len(up.pieces(*size(f)))*many(f) for f in files)
+
+def many(file)->int: # 1 for what cannot be read
+    "How many pictures a file holds"
+    from sisr.images import SisrError, frame_count
+    try: return frame_count(file)[0]
+    except SisrError: return 1
 
 # %% ../nbs/15_cli.ipynb #f099cf23
 def pixels_read(up,          # an `Upscaler` with a tile
@@ -123,9 +129,12 @@ DEVICE = opt('--device', metavar='D', default='auto', help='auto (default), cuda
 
 def enlarge(up, file, to:Path, bar=None):
     "One photograph by an `Upscaler`, or all frames of a moving one, told when it is done; `bar` wraps the list of tiles"
-    from sisr.images import frames, save_image
+    from sisr.images import SisrError, frames, save_image
+    from sisr.upscaler import memory
     lrs = frames(file, to)                                        # one, but for pictures that move and files of pages
     to.parent.mkdir(parents=True, exist_ok=True)
+    if len(lrs)>1 and up.needs(sum(i.height for i in lrs), lrs[0].width)>memory():
+        raise SisrError(f'{file}: its {len(lrs)} pictures, all of them larger, need more memory than there is')
     imgs = [up(lr, bar) for lr in lrs]
     save_image(imgs, to)
     line(f'{file} -> {to} ({imgs[0].width} x {imgs[0].height})')
