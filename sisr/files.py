@@ -117,7 +117,7 @@ def _info(img):
     old,text = img.info,{k:str(v) for k,v in img.info.items() if isinstance(v, str)}   # a PNG text may be called anything
     def known(k, *kinds): return isinstance(old.get(k), kinds)
     res,dpi = {},old.get('dpi')
-    if known('transparency', int, tuple, bytes): res['transparency'] = old['transparency']
+    if (key := _key(img.mode, old.get('transparency'))) is not None: res['transparency'] = key
     if known('icc_profile', bytes) and len(old['icc_profile'])>128: res['icc_profile'] = old['icc_profile']
     if exif := _exif(img): res['exif'] = exif
     if known('dpi', tuple) and len(dpi)==2 and all(_number(d) and 1<=d<=9600 for d in dpi): res['dpi'] = tuple(map(float, dpi))
@@ -125,6 +125,12 @@ def _info(img):
     if _number(old.get('duration')): res['duration'] = float(old['duration'])
     if known('loop', int) and 0<=old['loop']<65536: res['loop'] = old['loop']
     return res
+
+def _key(mode, key):
+    "What is clear: levels of a palette, one of its entries, a gray, a colour; None if it is nothing of the kind"
+    if mode=='P' and isinstance(key, bytes): return key[:256]
+    if mode=='RGB' and isinstance(key, tuple) and len(key)==3: return key
+    return key if isinstance(key, int) and (mode!='P' or 0<=key<256) and mode!='RGB' else None
 
 def _number(v):
     try: return not isinstance(v, str) and isfinite(float(v))
@@ -233,7 +239,9 @@ def _decode(f, n=0):
     if n: img.seek(n)
     u = _sixteen(f, n, img)
     if u is not None: return Deep(u, {k:v for k,v in _info(img).items() if k!='transparency'})
+    step = {'L;2':85,'L;4':17}.get(_raw(img.tile[0]) if img.tile else '', 1)
     img,info = _upright(_load(img)),_info(img)       # loaded, as the end of a PNG may say more
+    if img.mode=='L' and 'transparency' in info: info['transparency'] = info['transparency']*step   # the gray that is clear, in 8 bits
     img.info = info
     return img
 

@@ -135,7 +135,8 @@ def _from_pil(img):
     "Pillow image -> array, bits, info"
     info = {k:img.info[k] for k in KEPT if img.info.get(k) is not None}
     if isinstance(img, Deep) and (u := img.levels) is not None: return u,16,info
-    a = np.array(_plain(img))
+    try: a = np.array(_plain(img))
+    except (ValueError, TypeError, OSError) as e: raise SisrError(f'an image of mode {img.mode} that cannot be converted ({e})') from None
     if a.dtype!=np.int32: return a,16 if a.dtype==np.float32 else 8,info
     if a.min()<0 or a.max()>65535: raise SisrError(f'gray image from {a.min()} to {a.max()}: 16 bits (0..65535) are wanted')
     key = img.info.get('transparency')

@@ -145,6 +145,22 @@ def test_one_colour_of_16_bits_is_clear(tmp_path):
     got = open_image(tmp_path/'a.png')
     assert got.mode == 'RGBA' and ((got.levels[..., 3] == 0) == (img.levels == key).all(2)).all()
 
+def raw_png(w, depth, kind, data, *more):
+    import struct, zlib
+    chunk = lambda n, d: struct.pack('>I', len(d))+n+d+struct.pack('>I', zlib.crc32(n+d))
+    return b'\x89PNG\r\n\x1a\n'+b''.join(chunk(*p) for p in [(b'IHDR', struct.pack('>IIBBBBB', w, 1, depth, kind, 0, 0, 0)), *more, (b'IDAT', zlib.compress(b'\0'+data)), (b'IEND', b'')])
+
+@pytest.mark.parametrize('depth,data,key,clear', [(1, b'\x50', 1, [0, 1, 0, 1]), (2, b'\x1b', 2, [0, 0, 1, 0]), (4, b'\x0f\x5a', 5, [0, 0, 1, 0]), (8, b'\1\2\3\4', 3, [0, 0, 1, 0]),
+                                                  (8, b'\1\2\3\4', 4660, [0, 0, 0, 0]), (16, b'\0\1\0\2\2\xbc\0\4', 700, [0, 0, 1, 0])])
+def test_a_clear_gray(depth, data, key, clear):
+    "One gray is declared clear, in the levels of the file: two of them or 65,536"
+    p = Picture.of(io.BytesIO(raw_png(4, depth, 0, data, (b'tRNS', key.to_bytes(2, 'big')))))
+    assert (p.alpha.flatten() < 0).int().tolist() == clear
+
+def test_too_many_levels_of_clear():
+    p = Picture.of(io.BytesIO(raw_png(2, 8, 3, b'\0\1', (b'PLTE', bytes(6)), (b'tRNS', bytes([7, 9])+bytes(400)))))
+    assert p.size == (2, 1)
+
 # --- colours
 
 @pytest.mark.parametrize('mode', ['L', 'LA', 'P', 'RGB', 'RGBA', 'CMYK', 'I;16', 'RGB 16', 'RGBA 16'])
