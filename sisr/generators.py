@@ -13,6 +13,7 @@ from fastcore.basics import patch
 from torch import nn, Tensor
 from torch.nn.utils import parametrize
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.overrides import TorchFunctionMode
 from .images import SisrError
 from .resize import upscale
 from .blocks import activation, conv, ResBlock, RRDB, UpStage
@@ -254,6 +255,15 @@ def _misfits(net, shapes):
     wrong = [f'{k} is {shapes[k][0]} and should be {v[0]}' for k,v in want.items() if k in shapes and shapes[k]!=v]
     return wrong + [f'{k} is missing' for k in gone] + [f'{k} has no place' for k in odd]
 
+def _plain_names(shapes):
+    "As without spectral norm, whose vectors are no matter of memory"
+    return {k.replace('parametrizations.weight.original','weight'):v for k,v in shapes.items() if not k.endswith(('._u','._v'))}
+
+class _Blank(TorchFunctionMode):
+    "Weights are not drawn: on no device there is nothing to fill, and torch would load seconds of compiler to find that out"
+    def __torch_function__(self, f, types, args=(), kwargs=None):
+        return args[0] if f in (torch.Tensor.normal_, torch.Tensor.uniform_) else f(*args, **(kwargs or {}))
+
 # %% ../nbs/06_generators.ipynb #51513766
 def load_model(name,        # a shipped name, or a file
                device='cpu' # where its weights go
@@ -266,7 +276,7 @@ def load_model(name,        # a shipped name, or a file
         with safe_open(str(path), 'pt') as f:
             shapes = {k: (list(f.get_slice(k).get_shape()), f.get_slice(k).get_dtype() in _FLOATS) for k in f.keys()}
             arch,make = _claimed(head.get('arch'), head['network'], len(shapes)),ARCHITECTURES[head['network']]
-            with torch.device('meta'): wrong = _misfits(make(**arch), shapes)                # takes no memory, whatever is claimed
+            with torch.device('meta'), _Blank(): wrong = _misfits(make(**arch|{'sn':False}), _plain_names(shapes))   # takes no memory, whatever is claimed
             if wrong: raise ValueError(wrong[0]+(f', and {len(wrong)-1} more' if wrong[1:] else ''))
             state = {k: f.get_tensor(k) for k in f.keys()}
         if bad := [k for k,v in state.items() if not v.float().isfinite().all()]: raise ValueError(f'{bad[0]} holds values that are no numbers')
