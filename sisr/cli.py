@@ -10,9 +10,9 @@ from .shell import (COMMANDS, FORMATS, Usage, answer, as_usage, attempt, command
                         table, targets, warned, whole, whole_number)
 
 # %% auto #0
-__all__ = ['MODEL', 'SCALE', 'STYLE', 'DEVICE', 'main', 'collect', 'plan', 'upscaler', 'fraction', 'size', 'tiles_in',
-           'pixels_read', 'too_small', 'enlarge', 'upscale_files', 'training', 'train_recipe', 'subject', 'protocol_of',
-           'scores', 'evaluate_model', 'centre', 'views', 'make_sheet', 'list_models']
+__all__ = ['MODEL', 'SCALE', 'STYLE', 'DEVICE', 'main', 'collect', 'plan', 'paged', 'upscaler', 'fraction', 'size', 'tiles_in',
+           'many', 'pixels_read', 'too_small', 'enlarge', 'upscale_files', 'training', 'train_recipe', 'subject',
+           'protocol_of', 'scores', 'evaluate_model', 'centre', 'views', 'make_sheet', 'list_models']
 
 # %% ../nbs/15_cli.ipynb #7af719f9
 def main(argv:list=None # what was typed after `sisr`; None: from the command line
@@ -45,7 +45,15 @@ def plan(inputs:list, # files and folders, as typed
     "Pairs (input, output): no output twice, and none of them an input"
     one,found = names_file(inputs, out),collect(inputs, Path(out), bad)
     to = [Path(out)] if one else [Path(out)/t for t in targets([p for _,p in found])]
+    if not one: to = [paged(f, t) for (f,_),t in zip(found, to)]
     return spared(list(zip([f for f,_ in found], to)), bad)
+
+def paged(file, to:Path)->Path:
+    "The result of a TIFF of many pages is one too: no other format holds them"
+    if file.suffix.lower() not in ('.tif','.tiff'): return to
+    from sisr.images import SisrError, frame_count
+    try: return to.with_suffix('.tif') if frame_count(file)[1]=='pages' else to
+    except SisrError: return to                                   # its turn to be told will come
 
 # %% ../nbs/15_cli.ipynb #a083aa72
 def upscaler(args     # parsed options: model, device, and scale, style, tile, no_consistent where the command has them
@@ -84,7 +92,13 @@ def size(file)->tuple: # LR pixels; (1,1) for what cannot be read, its turn to b
 
 def tiles_in(up, files)->int:
     "How many tiles an `Upscaler` makes of a batch"
-    return sum(len(up.pieces(*size(f))) for f in files)
+    return sum(len(up.pieces(*size(f)))*many(f) for f in files)
+
+def many(file)->int: # 1 for what cannot be read
+    "How many pictures a file holds"
+    from sisr.images import SisrError, frame_count
+    try: return frame_count(file)[0]
+    except SisrError: return 1
 
 # %% ../nbs/15_cli.ipynb #f099cf23
 def pixels_read(up,          # an `Upscaler` with a tile
@@ -114,12 +128,16 @@ STYLE  = opt('--style', type=fraction, metavar='T', help='from 0, least error, t
 DEVICE = opt('--device', metavar='D', default='auto', help='auto (default), cuda, mps or cpu')
 
 def enlarge(up, file, to:Path, bar=None):
-    "One photograph by an `Upscaler`, told when it is done; `bar` wraps the list of tiles"
-    from sisr.images import save_image
+    "One photograph by an `Upscaler`, or all frames of a moving one, told when it is done; `bar` wraps the list of tiles"
+    from sisr.images import SisrError, frames, save_image
+    from sisr.upscaler import memory
+    lrs = frames(file, to)                                        # one, but for pictures that move and files of pages
     to.parent.mkdir(parents=True, exist_ok=True)
-    img = up(file, bar)
-    save_image(img, to)
-    line(f'{file} -> {to} ({img.width} x {img.height})')
+    if len(lrs)>1 and up.needs(sum(i.height for i in lrs), lrs[0].width)>memory():
+        raise SisrError(f'{file}: its {len(lrs)} pictures, all of them larger, need more memory than there is')
+    imgs = [up(lr, bar) for lr in lrs]
+    save_image(imgs, to)
+    line(f'{file} -> {to} ({imgs[0].width} x {imgs[0].height})')
 
 # %% ../nbs/15_cli.ipynb #c1101c95
 @command('upscale',
@@ -138,8 +156,9 @@ def upscale_files(args)->int:
     up,files = upscaler(args),[f for f,_ in jobs]
     if slow := too_small(up, files): say(slow)
     bar = meter(lambda: tiles_in(up, files))
-    for f,to in jobs:
-        with attempt(bad, f): enlarge(up, f, to, bar)
+    with warned():                                                # of what a format cannot hold
+        for f,to in jobs:
+            with attempt(bad, f): enlarge(up, f, to, bar)
     return int(bool(bad))
 
 # %% ../nbs/15_cli.ipynb #94b5dbc5

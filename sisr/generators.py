@@ -13,6 +13,7 @@ from fastcore.basics import patch
 from torch import nn, Tensor
 from torch.nn.utils import parametrize
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.overrides import TorchFunctionMode
 from .images import SisrError
 from .resize import upscale
 from .blocks import activation, conv, ResBlock, RRDB, UpStage
@@ -208,11 +209,11 @@ def read_header(path)->dict:   # keys network, arch, info
     from safetensors import safe_open, SafetensorError
     try:
         with safe_open(str(path), 'pt') as f: head = json.loads((f.metadata() or {}).get('sisr','null'))
-    except (SafetensorError, OSError, ValueError) as e:
-        raise SisrError(f'{path}: not a .safetensors network ({e})'.replace('\n',' ')) from None
-    if not isinstance(head,dict) or head.get('network') not in ARCHITECTURES:
+    except (SafetensorError, OSError, ValueError, RecursionError) as e:
+        raise SisrError(f'{path}: not a .safetensors network ({" ".join(str(e).split())[:200]})') from None
+    if not isinstance(head,dict) or head.get('network') not in list(ARCHITECTURES) or not isinstance(head.get('info', {}),dict):
         raise SisrError(f'{path}: holds no network of sisr (known: {", ".join(ARCHITECTURES)})')
-    return head
+    return {'info':{}, **head}
 
 # %% ../nbs/06_generators.ipynb #363e1eb2
 def _shipped(): return {p.stem: p for p in sorted((Path(str(files('sisr')))/'weights').glob('*.safetensors'))}
@@ -230,21 +231,63 @@ def find_model(name # a shipped name, or a file
     near = ' or '.join(difflib.get_close_matches(str(name), known, cutoff=.5) or known)
     raise SisrError(f'no network or file is called {name}: ' + (f'did you mean {near}?' if near else 'none is shipped'))
 
+# %% ../nbs/06_generators.ipynb #b7a1d001
+_WANTED = dict(scale=(1,2,4,8), channels=(1,3), width=range(1,4097), growth=range(1,4097), tail=range(1,4097),
+               faithful=(False,True), sn=(False,True), bn=(False,True))
+
+def _claimed(arch, network, most):
+    "What a header says of a network that holds `most` tensors, looked at before it is believed; else `ValueError`"
+    known = signature(ARCHITECTURES[network]).parameters
+    if not isinstance(arch, dict) or not isinstance(arch.get('scale'), int): raise ValueError('no scale is given')
+    if odd := arch.keys()-known.keys(): raise ValueError(f'{network} has no {", ".join(sorted(odd))}')
+    for k,v in arch.items():
+        if k in ('tail','bn') and v is None: continue
+        if k=='heads': ok = isinstance(v, (list,tuple)) and all(type(h) is int and h in (1,2,4,8) and h<=arch['scale'] for h in v)
+        else: ok = type(v) is type(known[k].default if known[k].default is not None else {'tail':0,'bn':False}[k]) and v in _WANTED.get(k, range(most+1))
+        if not ok: raise ValueError(f'{k} cannot be {str(v)[:40]}')
+    return arch
+
+# %% ../nbs/06_generators.ipynb #b7a1d002
+def _misfits(net, shapes):
+    "How the tensors of a file, name -> (shape, is it of floats), differ from those of a network: list of text"
+    want = {k:(list(v.shape), v.is_floating_point()) for k,v in net.state_dict().items()}
+    gone,odd = [k for k in want if k not in shapes],[k for k in shapes if k not in want]
+    wrong = [f'{k} is {shapes[k][0]} and should be {v[0]}' for k,v in want.items() if k in shapes and shapes[k]!=v]
+    return wrong + [f'{k} is missing' for k in gone] + [f'{k} has no place' for k in odd]
+
+def _plain_names(shapes):
+    "As without spectral norm, whose vectors are no matter of memory"
+    return {k.replace('parametrizations.weight.original','weight'):v for k,v in shapes.items() if not k.endswith(('._u','._v'))}
+
+class _Blank(TorchFunctionMode):
+    "Weights are not drawn: on no device there is nothing to fill, and torch would load seconds of compiler to find that out"
+    def __torch_function__(self, f, types, args=(), kwargs=None):
+        return args[0] if f in (torch.Tensor.normal_, torch.Tensor.uniform_) else f(*args, **(kwargs or {}))
+
 # %% ../nbs/06_generators.ipynb #51513766
 def load_model(name,        # a shipped name, or a file
                device='cpu' # where its weights go
               )->nn.Module: # float32, in eval mode, its provenance in `.info`
     "Load a network by name or file; `SisrError` says what is wrong with it"
-    from safetensors.torch import load_file
+    from safetensors import safe_open, SafetensorError
     path = find_model(name)
     head = read_header(path)
     try:
-        net = ARCHITECTURES[head['network']](**head['arch'])
-        net.load_state_dict({k: v.float() if v.is_floating_point() else v for k,v in load_file(path).items()})
-    except (RuntimeError, TypeError, KeyError, ValueError) as e:
-        raise SisrError(f'{path}: its weights do not fit its architecture ({str(e).splitlines()[0]})') from None
+        with safe_open(str(path), 'pt') as f:
+            shapes = {k: (list(f.get_slice(k).get_shape()), f.get_slice(k).get_dtype() in _FLOATS) for k in f.keys()}
+            arch,make = _claimed(head.get('arch'), head['network'], len(shapes)),ARCHITECTURES[head['network']]
+            with torch.device('meta'), _Blank(): wrong = _misfits(make(**arch|{'sn':False}), _plain_names(shapes))   # takes no memory, whatever is claimed
+            if wrong: raise ValueError(wrong[0]+(f', and {len(wrong)-1} more' if wrong[1:] else ''))
+            state = {k: f.get_tensor(k) for k in f.keys()}
+        if bad := [k for k,v in state.items() if not v.float().isfinite().all()]: raise ValueError(f'{bad[0]} holds values that are no numbers')
+        net = make(**arch)
+        net.load_state_dict({k: v.float() if v.is_floating_point() else v for k,v in state.items()})
+    except (RuntimeError, TypeError, KeyError, ValueError, OSError, SafetensorError) as e:
+        raise SisrError(f'{path}: its weights do not fit its architecture ({(str(e).splitlines() or [type(e).__name__])[0][:200]})') from None
     net.info = head['info']
     return net.eval().to(device)
+
+_FLOATS = 'F16','F32','F64','BF16'
 
 # %% ../nbs/06_generators.ipynb #287f3917
 def receptive_radius(net:nn.Module # a network of this page

@@ -209,7 +209,7 @@ def whole(path:Path     # the file to write
     finally: part.unlink(missing_ok=True)
 
 # %% ../nbs/14a_shell.ipynb #cea347ca
-FORMATS = '.png .jpg .jpeg .webp .tif .tiff .bmp'.split()         # PNG where nothing else is asked for: it loses nothing
+FORMATS = '.png .jpg .jpeg .webp .tif .tiff .bmp .gif .avif'.split()         # PNG where nothing else is asked for: it loses nothing
 
 def names_file(inputs:list, # as typed
                out:str      # as typed after -o

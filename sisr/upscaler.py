@@ -4,6 +4,7 @@
 
 # %% ../nbs/14_upscaler.ipynb #221e22e6
 from __future__ import annotations
+import os
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +12,13 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor
-from .images import Picture, SisrError, to_uint8
+from .images import Picture, SisrError, enlarged, to_uint8
 from .resize import RADIUS, at_scale, consistent as project, tiles, upscale
 from .generators import find_model, fuse, load_model, models, plain_state, receptive_radius
 
 # %% auto #0
 __all__ = ['pick_device', 'through', 'Tiled', 'within', 'is_hard', 'find_network', 'unlike', 'mixed_info', 'interpolate',
-           'sisters', 'load_network', 'Upscaler']
+           'sisters', 'load_network', 'Upscaler', 'memory']
 
 # %% ../nbs/14_upscaler.ipynb #c1fa2030
 def pick_device(name=None        # 'auto' (or None), 'cpu', 'cuda', 'cuda:1', 'mps', or a torch.device
@@ -74,6 +75,7 @@ def piece(self:Tiled, lr:Tensor)->Tensor:
     with torch.inference_mode():
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             sr = through(self.net, lr.contiguous(memory_format=torch.channels_last)).float()
+        if not sr.isfinite().all(): raise SisrError('the network answers with values that are no numbers: its weights are damaged, or too large for this precision')
         return (project(sr, lr) if self.consistent else sr).clamp(-1,1)
 
 # %% ../nbs/14_upscaler.ipynb #00930224
@@ -182,18 +184,30 @@ def tensor(self:Upscaler,
         sr[at_scale(keep,s)] = to_uint8(out) if sr.dtype==torch.uint8 else out
     return sr
 
+# %% ../nbs/14_upscaler.ipynb #a51e7001
+def memory()->float: # bytes
+    "The memory of this machine; infinite where it cannot be asked"
+    try: return os.sysconf('SC_PHYS_PAGES')*os.sysconf('SC_PAGE_SIZE')
+    except (AttributeError, ValueError, OSError): return float('inf')
+
+@patch
+def needs(self:Upscaler, h:int, w:int)->int:
+    "Bytes that an h x w picture and its result take at the least: 8 bits, three channels, once as a tensor and once as an image"
+    return h*w*(12 + 6*self.scale**2)
+
 # %% ../nbs/14_upscaler.ipynb #69890ea1
 @patch
 def __call__(self:Upscaler,
              img,            # path, Pillow image, array, tensor or `Picture`
              progress=None   # wraps the list of tiles
             ):               # Pillow image, `scale` times larger
-    "A picture in, a larger one out; gray, 16 bits, alpha and profile are kept"
+    "A picture in, a larger one out; gray, 16 bits, alpha and what its file said are kept"
     pic = Picture.of(img)
     (w,h),s,a = pic.size,self.scale,pic.alpha
+    if self.needs(h, w)>memory(): raise SisrError(f'{w} x {h} pixels, {s} times larger, need about {self.needs(h, w)/2**30:.0f} GB of memory: more than there is')
     kind = torch.uint8 if pic.bits==8 else torch.float32
     def large(x, bar=None): return self.tensor(x, torch.empty(1, x.shape[1], h*s, w*s, dtype=kind), bar)
     color = large(pic.solid(), progress)
     if a is not None: a = within(upscale(a, s) if is_hard(a) else large(a), a)
     if a is not None and pic.bits==8: a = to_uint8(a)
-    return replace(pic, color=color, alpha=a).to_pil()
+    return replace(pic, color=color, alpha=a, info=enlarged(pic.info, s)).to_pil()

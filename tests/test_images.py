@@ -34,6 +34,7 @@ def test_mode_and_format(mode, format, tmp_path):
     assert (np.array(out)==np.array(img if img.mode==out.mode else img.convert(out.mode))).all()
     assert to_tensor(f, gray=True).shape==(1,1,9,13) and to_tensor(f, gray=False).shape==(1,3,9,13)
 
+@pytest.mark.filterwarnings('ignore::sisr.images.SisrWarning')
 @pytest.mark.parametrize('suffix', ['.png','.jpg','.webp','.tif','.bmp','.gif'])
 @pytest.mark.parametrize('mode', ['L','LA','RGB','RGBA','I;16'])
 def test_every_picture_can_be_saved_in_every_format(mode, suffix, tmp_path):
@@ -43,6 +44,7 @@ def test_every_picture_can_be_saved_in_every_format(mode, suffix, tmp_path):
     if suffix in ('.png','.tif'): assert p.to_pil().mode==mode and p.to_pil().tobytes()==open_image(f).tobytes()
     if suffix in ('.jpg','.bmp'): assert p.alpha is None
 
+@pytest.mark.filterwarnings('ignore::sisr.images.SisrWarning')
 def test_clear_becomes_white_where_a_format_has_no_alpha(tmp_path):
     x = torch.full((1,4,8,8), -1.)                                    # black, and wholly clear
     for name in ('a.jpg','a.bmp'): assert to_tensor(save_image(to_pil(x), tmp_path/name)).min()>.99
