@@ -6,14 +6,11 @@
 from __future__ import annotations
 import logging
 import os
-import struct
 import sys
 import threading
 import warnings
-import zlib
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.resources import files
-from io import BytesIO
 from math import isfinite
 from pathlib import Path
 import numpy as np
@@ -185,52 +182,16 @@ class Deep(Image.Image):
 
     def save(self, fp, format=None, **kw):
         "As Pillow does it; PNG and TIFF with all 16 bits"
-        write = dict(PNG=_png16, TIFF=_tiff16).get(format or Image.registered_extensions().get(Path(getattr(fp, 'name', fp)).suffix.lower()))
-        if not write or self.levels is None: return super().save(fp, format, **kw)
-        data = write(self.levels, **kw)
-        fp.write(data) if hasattr(fp, 'write') else Path(fp).write_bytes(data)
+        from sisr.strips import strips                             # two rooms below
+        fmt,u = format or Image.registered_extensions().get(Path(getattr(fp, 'name', fp)).suffix.lower()),self.levels
+        if fmt not in ('PNG','TIFF') or u is None: return super().save(fp, format, **kw)
+        with nullcontext(fp) if hasattr(fp, 'write') else open(fp, 'w+b') as f:
+            s = strips(fmt, f, u.shape, len(u), 16, **kw)
+            s.write(u); s.close()
 
 def _eight(u):
     "16 bits rounded to 8"
     return ((u.astype(np.uint32)*255+32767)//65535).astype(np.uint8)
-
-# %% ../nbs/00_files.ipynb #d7182b9f
-def _png16(u, icc_profile=None, exif=None, dpi=None, pnginfo=None, **_):
-    "Pillow writes one pixel and all that is said beside it; then header and pixels are replaced"
-    (h,w,c),f = u.shape,BytesIO()
-    said = {k:v for k,v in dict(icc_profile=icc_profile, exif=exif, dpi=dpi, pnginfo=pnginfo).items() if v}
-    Image.new('L', (1,1)).save(f, 'PNG', **said)
-    rows = np.ascontiguousarray(u.astype('>u2')).view(np.uint8).reshape(h,-1)
-    data = np.full((h, 1+rows.shape[1]), 2, np.uint8)          # 2: of each row, the difference from the row above
-    data[:,1:] = rows; data[1:,1:] -= rows[:-1]
-    new = dict(IHDR=struct.pack('>IIBBBBB', w, h, 16, {2:4,3:2,4:6}[c], 0, 0, 0), IDAT=zlib.compress(data.tobytes(), 6))
-    old,at,out = f.getvalue(),8,f.getvalue()[:8]
-    while at<len(old):
-        n,name = int.from_bytes(old[at:at+4],'big'),old[at+4:at+8]
-        body = name+new.get(name.decode(), old[at+8:at+8+n])
-        out,at = out+struct.pack('>I',len(body)-4)+body+struct.pack('>I',zlib.crc32(body)),at+12+n
-    return out
-
-# %% ../nbs/00_files.ipynb #836c17c3
-def _tiff16(u, icc_profile=None, exif=None, dpi=None, **_):
-    "One strip, deflated; gray and alpha goes in as colour and alpha, which Pillow can read again"
-    from PIL.TiffImagePlugin import ImageFileDirectory_v2
-    u = u[...,[0,0,0,1]] if u.shape[2]==2 else u
-    (h,w,c),step,tags,f = u.shape,u.copy(),ImageFileDirectory_v2(),BytesIO()
-    step[:,1:] -= u[:,:-1]                                     # predictor 2: of each pixel, the difference from its left
-    data = zlib.compress(step.astype('<u2').tobytes(), 6)
-    for k,v in _tags(exif).items(): tags[k] = v
-    tags.update({256:w, 257:h, 258:(16,)*c, 259:8, 262:2, 273:0, 277:c, 278:h, 279:len(data), 284:1, 317:2})
-    if c==4: tags[338] = 2                                     # alpha, not multiplied in
-    if dpi: tags[282],tags[283],tags[296] = *dpi,2
-    if icc_profile: tags.tagtype[34675] = 7; tags[34675] = icc_profile
-    tags.save(f)
-    return f.getvalue()+data
-
-def _tags(exif):
-    "EXIF bytes as tags"
-    e = Image.Exif(); e.load(exif or b'')
-    return {k: e.get_ifd(k) if k in (0x8769,0x8825) else v for k,v in e.items()}
 
 # %% ../nbs/00_files.ipynb #6e538edc
 def _decode(f, n=0):
