@@ -37,7 +37,7 @@ class Enlarge(nn.Module):
         n = F.conv2d(torch.ones_like(x[:1,:1]), self.one, padding=2)
         return F.pixel_shuffle(y/n.repeat(1,self.channels,1,1), 2)                # (N,C,2h,2w)
 
-# %% ../nbs/06e_onnx.ipynb #754b99b7
+# %% ../nbs/06e_onnx.ipynb #8a6f88d0
 STEPS = 16                                           # of the iteration; each leaves a third of the error: 3**-16 = 2e-8
 
 class Shrink(nn.Module):
@@ -55,12 +55,12 @@ class Shrink(nn.Module):
         e = torch.linalg.eigvalsh(a@a.T)
         return e[0].item(),e[-1].item()
     def ones(self, x): return F.conv2d(torch.ones_like(x), self.kernel, **self.how)          # D: less than 1 where the kernel is cut
-    def down(self, x): return F.conv2d(x, self.kernel, **self.how)/self.ones(x)             # A: (N,C,H,w*s) -> (N,C,H,w)
-    def back(self, y): return F.conv_transpose2d(y/self.ones(y.repeat_interleave(self.s, -1)), self.kernel, **self.how)   # A^T
-    def pinv(self, y):
-        z = self.omega*y
-        for _ in range(STEPS): z = z + self.omega*(y-self.down(self.back(z)))
-        return self.back(z)                                                                  # A+: (N,C,h,w) -> (N,C,h,w*s)
+    def down(self, x, d=None): return F.conv2d(x, self.kernel, **self.how)/(self.ones(x) if d is None else d)   # A: (N,C,H,w*s) -> (N,C,H,w)
+    def back(self, y, d): return F.conv_transpose2d(y/d, self.kernel, **self.how)            # A^T
+    def pinv(self, y, steps=STEPS):
+        z,d = self.omega*y,self.ones(y.repeat_interleave(self.s, -1))
+        for _ in range(steps): z = z + self.omega*(y-self.down(self.back(z,d), d))
+        return self.back(z,d)                                                                # A+: (N,C,h,w) -> (N,C,h,w*s)
 
 # %% ../nbs/06e_onnx.ipynb #e33e0f1e
 class Project(nn.Module):
@@ -85,11 +85,12 @@ class Graph(nn.Module):
         sr = self.net(lr)
         return (self.project(sr, lr) if self.project else sr).clamp(-1,1)
 
-# %% ../nbs/06e_onnx.ipynb #00354e8c
+# %% ../nbs/06e_onnx.ipynb #1ef38c48
 def onnx_metadata(net, consistent:bool)->dict: # texts by key
     "What an ONNX file tells about its network"
     info = net.info
-    return dict(name=str(info.get('name') or info.get('source') or (info.get('recipe') or {}).get('name','')) if not isinstance(info.get('recipe'), str) else info['recipe'],
+    recipe = info.get('recipe') or ''
+    return dict(name=info.get('name') or info.get('source') or (recipe['name'] if isinstance(recipe, dict) else recipe),
                 scale=str(net.scale), channels=str(net.channels), range='-1..1', layout='N,C,height,width', consistent=str(consistent).lower(),
                 multiple_of=str(getattr(net, 'unit', 1)), licence=str(info.get('licence') or 'not told'),
                 network=type(net).__name__, arch=json.dumps(net.arch), info=json.dumps(info, ensure_ascii=False))
