@@ -46,7 +46,7 @@ def hub_error(e:Exception, # of huggingface_hub
     else: why = f'cannot be had from the Hub now ({" ".join(str(e).split())[:120] or type(e).__name__})'
     return SisrError(f'{repo} {why}')
 
-# %% ../nbs/06d_hub.ipynb #f52073c5
+# %% ../nbs/06d_hub.ipynb #3e20926c
 FILE = 'model.safetensors'
 
 def _only_file(hub, repo, revision, name):
@@ -57,16 +57,16 @@ def _only_file(hub, repo, revision, name):
                                         f'no {FILE}: only .safetensors files are read, since a pickle could run a program'))
 
 @contextmanager
-def _quietly(hub):
+def _quietly():
     "No remarks of huggingface_hub, and a bar only on a terminal"
-    log = logging.getLogger('huggingface_hub')
-    level,off = log.level,hub.utils.are_progress_bars_disabled()
+    log,bars = logging.getLogger('huggingface_hub'),need('huggingface_hub.utils', 'hub', 'the Hub')
+    level,off = log.level,bars.are_progress_bars_disabled()
     log.setLevel(logging.CRITICAL)
-    if not sys.stderr.isatty(): hub.utils.disable_progress_bars()
+    if not sys.stderr.isatty(): bars.disable_progress_bars()
     try: yield
     finally:
         log.setLevel(level)
-        if not off: hub.utils.enable_progress_bars()
+        if not off: bars.enable_progress_bars()
 
 def download(name:str # 'owner/name' or 'owner/name@revision'
             )->Path:  # a file in the cache of huggingface_hub
@@ -74,7 +74,7 @@ def download(name:str # 'owner/name' or 'owner/name@revision'
     hub,(repo,revision) = need('huggingface_hub', 'hub', f'{name}, a network on the Hub,'),parse_hub_id(name)
     def get(file): return Path(hub.hf_hub_download(repo, file, revision=revision, library_name='sisr'))
     try:
-        with _quietly(hub):
+        with _quietly():
             try: return get(FILE)
             except Exception as e:
                 kinds = {c.__name__ for c in type(e).__mro__}
@@ -109,7 +109,7 @@ def card(net,      # a network of `sisr.generators`
              f'or `sisr upscale photo.jpg -o out/ --model {repo}`, after `pip install "sisr[hub]"`.', '']
     return '\n'.join(text)
 
-# %% ../nbs/06d_hub.ipynb #186c54c4
+# %% ../nbs/06d_hub.ipynb #852d21be
 def push_to_hub(net,               # a network of `sisr.generators`, or the name or file of one
                 repo:str,          # 'owner/name'
                 private:bool=None, # who may see it; None: as the owner's new repositories are
@@ -128,6 +128,6 @@ def push_to_hub(net,               # a network of `sisr.generators`, or the name
         try:
             api = hub.HfApi(token=token, library_name='sisr')
             url = api.create_repo(repo, private=private, exist_ok=True)
-            with _quietly(hub): api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message)
+            with _quietly(): api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message)
         except Exception as e: raise hub_error(e, repo) from None
     return str(url)
