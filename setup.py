@@ -8,6 +8,9 @@ ini = ConfigParser(delimiters=['='], interpolation=None)
 ini.read('settings.ini', encoding='utf-8')
 cfg = ini['DEFAULT']
 lib = cfg['lib_name']
+extras = {name: split(cfg[f'{name}_requirements']) for name in split(cfg['extras'])}
+extras['all'] = sum(extras.values(), [])
+extras['dev'] = split(cfg['dev_requirements'])+extras['all']                # tests want everything
 
 setup(
     name=lib, version=cfg['version'], description=cfg['description'], keywords=cfg['keywords'],
@@ -15,7 +18,7 @@ setup(
     long_description=Path('README.md').read_text(encoding='utf-8') if Path('README.md').exists() else '',
     long_description_content_type='text/markdown',
     python_requires=f">={cfg['min_python']}",
-    install_requires=split(cfg['requirements']), extras_require={'dev': split(cfg['dev_requirements'])},
+    install_requires=split(cfg['requirements']), extras_require=extras,
     packages=find_namespace_packages(include=[lib, f'{lib}.*'], exclude=['*.__pycache__']),
     package_data={'': split(cfg['package_data'])}, zip_safe=False,
     entry_points={'console_scripts': split(cfg['console_scripts']), 'nbdev': [f'{lib}={lib}._modidx:d']},

@@ -9,6 +9,7 @@ from inspect import signature
 from importlib.resources import files
 from pathlib import Path
 import torch
+import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn, Tensor
 from torch.nn.utils import parametrize
@@ -19,8 +20,8 @@ from .resize import upscale
 from .blocks import activation, conv, ResBlock, RRDB, UpStage
 
 # %% auto #0
-__all__ = ['ARCHITECTURES', 'StagedNet', 'SRResNet', 'RRDBNet', 'plain_state', 'fuse', 'normed', 'generator', 'save_model',
-           'read_header', 'models', 'find_model', 'load_model', 'receptive_radius']
+__all__ = ['ARCHITECTURES', 'StagedNet', 'SRResNet', 'RRDBNet', 'ESRGAN', 'plain_state', 'fuse', 'normed', 'generator',
+           'save_model', 'read_header', 'models', 'find_model', 'load_model', 'receptive_radius']
 
 # %% ../nbs/06_generators.ipynb #5a99564c
 class StagedNet(nn.Module):
@@ -34,7 +35,7 @@ class StagedNet(nn.Module):
         self.scale,self.channels,self.faithful = arch['scale'],arch['channels'],arch.get('faithful',False)
         if self.scale not in (1,2,4,8): raise SisrError(f'scale {self.scale}: 1, 2, 4 or 8 is wanted')
         width,tail = arch['width'],arch['tail']
-        self.stem,self.trunk = stem,trunk
+        self.stem,self.trunk,self.enlarge = stem,trunk,upscale        # `enlarge`: the ONNX graph puts convolutions there
         self.stages = nn.ModuleList(UpStage(tail if i else width, tail, self.faithful, arch['sn']) for i in range(self.scale.bit_length()-1))
         self.heads  = nn.ModuleDict({str(s): self._head(tail if s>1 else width, s) for s in arch['heads']})
 
@@ -63,7 +64,7 @@ def _paint(self:StagedNet, sr, f, s):
     "The image at scale `s`: the one below, enlarged, plus what this scale's head adds"
     head = self.heads[str(s)] if str(s) in self.heads else None
     if self.faithful and s<=min(self.arch['heads']): return torch.tanh(head(f)) if head else sr
-    if s>1: sr = upscale(sr, 2)
+    if s>1: sr = self.enlarge(sr, 2)
     return sr + head(f).float() if head else sr
 
 # %% ../nbs/06_generators.ipynb #2ed4f728
@@ -102,6 +103,37 @@ class RRDBNet(StagedNet):
         trunk = nn.Sequential(*[RRDB(width,growth,sn) for _ in range(blocks)], conv(width,width,sn=sn))
         super().__init__(nn.Sequential(conv(channels,width,sn=sn)), trunk,
                          dict(scale=scale, width=width, blocks=blocks, channels=channels, growth=growth, sn=sn, tail=tail, heads=heads))
+
+# %% ../nbs/06_generators.ipynb #e5a9d002
+class ESRGAN(nn.Module):
+    "G of ESRGAN (1809.00219) and Real-ESRGAN (2107.10833) as published: LR (N,C,h,w) in [-1,1] -> SR (N,C,h*scale,w*scale)"
+    overlap = 32                        # LR pixels its tiles read beyond: it could see hundreds, and hardly uses them
+    def __init__(self,
+                 scale:int=4,           # 1, 2, 4, 8
+                 width:int=64,          # channels
+                 blocks:int=23,         # residual-in-residual dense blocks
+                 channels:int=3,        # 3 colour, 1 gray
+                 growth:int=32,         # channels each convolution of a dense block adds
+                 unshuffle:int=1,       # LR pixels folded into channels, in each direction
+                 sn:bool=False):        # spectral normalisation in each convolution?
+        super().__init__()
+        self.arch,self.info = dict(scale=scale, width=width, blocks=blocks, channels=channels, growth=growth, unshuffle=unshuffle, sn=sn),{}
+        self.scale,self.channels,self.faithful,self.unit = scale,channels,False,unshuffle
+        if (up := scale*unshuffle) not in (1,2,4,8): raise SisrError(f'scale {scale}, unshuffle {unshuffle}: their product should be 1, 2, 4 or 8')
+        c = lambda ni,no: conv(ni, no, sn=sn)
+        self.stem = nn.Sequential(nn.PixelUnshuffle(unshuffle), c(channels*unshuffle**2, width))
+        self.trunk = nn.Sequential(*[RRDB(width,growth,sn) for _ in range(blocks)], c(width,width))
+        self.stages = nn.ModuleList(nn.Sequential(c(width,4*width), nn.PixelShuffle(2), nn.LeakyReLU(.2)) for _ in range(up.bit_length()-1))
+        self.heads = nn.ModuleDict({str(scale): nn.Sequential(c(width,width), nn.LeakyReLU(.2), c(width,channels))})
+
+    def forward(self, lr:Tensor)->Tensor:
+        (h,w),k,s = lr.shape[-2:],self.unit,self.scale
+        x = (lr+1)/2                                               # its colours go from 0 to 1
+        if h%k or w%k: x = F.pad(x, (0,-w%k,0,-h%k), 'reflect' if min(h,w)>=k else 'replicate')
+        f = self.stem(x)                                           # (N,width,h/k,w/k)
+        f = f + self.trunk(f)
+        for stage in self.stages: f = stage(f)                     # (N,width,h*s,w*s) at last
+        return 2*self.heads[str(s)](f).float()[..., :h*s, :w*s]-1
 
 # %% ../nbs/06_generators.ipynb #85666616
 def plain_state(net:nn.Module # any network
@@ -176,7 +208,7 @@ def normed(net:SRResNet, # lean, without BN and spectral norm; unchanged
     return twin
 
 # %% ../nbs/06_generators.ipynb #2e7e05cc
-ARCHITECTURES = dict(SRResNet=SRResNet, RRDBNet=RRDBNet)
+ARCHITECTURES = dict(SRResNet=SRResNet, RRDBNet=RRDBNet, ESRGAN=ESRGAN)
 
 def generator(scale:int,              # 1, 2, 4, 8
               channels:int=3,         # 3 colour, 1 gray
@@ -197,6 +229,7 @@ def save_model(net:nn.Module, # a network of this page, whose `arch` rebuilds it
     "Write a network as float16 with its architecture and provenance; written whole or not at all"
     from safetensors.torch import save
     path,tmp = Path(path),Path(f'{path}.part')
+    if type(net).__name__ not in ARCHITECTURES: raise SisrError(f'{type(net).__name__} networks cannot be saved: their code is elsewhere')
     head = dict(network=type(net).__name__, arch=net.arch, info={**net.info,**info})
     path.parent.mkdir(parents=True, exist_ok=True)
     half = {k: (v.half() if v.is_floating_point() else v).contiguous().cpu() for k,v in net.state_dict().items()}
@@ -294,7 +327,8 @@ def receptive_radius(net:nn.Module # a network of this page
                     )->int:        # LR pixels
     "How many LR pixels to each side an SR pixel can depend on: half of each kernel, at the scale it works at"
     half = lambda m: sum(c.kernel_size[0]//2 for c in m.modules() if isinstance(c,nn.Conv2d))
-    body = half(net.stem)+half(net.trunk)
-    stages = sum(half(m)/2**i for i,m in enumerate(net.stages))
+    k = net.arch.get('unshuffle', 1)                               # LR pixels to a pixel of the trunk
+    body = k*(half(net.stem)+half(net.trunk))
+    stages = sum(k*half(m)/2**i for i,m in enumerate(net.stages))
     head = max((half(h)/int(s) for s,h in net.heads.items()), default=0)
     return int(body+stages+head)+3                                 # the bicubic skip reaches three LR pixels in all

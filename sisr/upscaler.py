@@ -14,7 +14,9 @@ from fastcore.basics import patch
 from torch import Tensor
 from .images import Picture, SisrError, enlarged, to_uint8
 from .resize import RADIUS, at_scale, consistent as project, tiles, upscale
-from .generators import find_model, fuse, load_model, models, plain_state, receptive_radius
+from .generators import find_model, fuse, models, plain_state, receptive_radius
+from .foreign import open_model
+from .hub import download, is_hub_id, push_to_hub
 
 # %% auto #0
 __all__ = ['pick_device', 'through', 'Tiled', 'within', 'is_hard', 'find_network', 'unlike', 'mixed_info', 'interpolate',
@@ -49,15 +51,16 @@ class Tiled:
                  device=None,             # 'auto' (or None), 'cuda', 'mps', 'cpu'
                  tile:int=None,           # LR pixels kept of each piece; None: cut what is large; 0: never cut
                  overlap:int=None,        # LR pixels read beyond; None: as far as the network sees
-                 consistent:bool=None,    # make A(SR) = LR; None: unless the network learned from noisy LR
+                 consistent:bool=None,    # make A(SR) = LR; None: unless the network says it was trained for damaged LR
                  half:bool=None           # bfloat16 inside the network; None: on CUDA only
                 ):
-        self.device = pick_device(device)
-        self.net = fuse(net).to(self.device).to(memory_format=torch.channels_last)
-        self.scale,self.tile = net.scale,tile
-        self.consistent = net.info.get('degradation', {}).get('exact', True) if consistent is None else consistent
+        self.device,self.given = pick_device(device),net                  # `given`: as it came, to be saved or given away
+        self.net = (net if getattr(net, 'foreign', False) else fuse(net)).to(self.device).to(memory_format=torch.channels_last)
+        self.scale,self.tile,self.unit = net.scale,tile,getattr(net, 'unit', 1)     # pixels a network takes at a time
+        self.consistent = net.info.get('consistent', net.info.get('degradation', {}).get('exact', True)) if consistent is None else consistent
         self.half = self.device.type=='cuda' if half is None else half
-        self.overlap = max(receptive_radius(net), RADIUS) if overlap is None else overlap
+        if overlap is None: overlap = getattr(net, 'overlap', None) or max(receptive_radius(net), RADIUS)
+        self.overlap = overlap + -overlap%self.unit
 
 # %% ../nbs/14_upscaler.ipynb #37bc445e
 @patch
@@ -65,7 +68,7 @@ def pieces(self:Tiled, h:int, w:int)->list:
     "The tiles of an h x w image: what to keep, to read, and where the one lies in the other"
     side = 1536//self.scale
     tile = self.tile if self.tile is not None else side if h*w>1.5*side**2 else 0
-    return list(tiles(h, w, tile or max(h,w), self.overlap))
+    return list(tiles(h, w, tile + -tile%self.unit or max(h,w), self.overlap))
 
 # %% ../nbs/14_upscaler.ipynb #e2a4ea04
 @patch
@@ -95,12 +98,10 @@ def is_hard(alpha:Tensor)->bool:
     return not ((alpha>-1) & (alpha<1)).any()
 
 # %% ../nbs/14_upscaler.ipynb #82bebd68
-def find_network(name:str   # a shipped name ('photos-x4') or a .safetensors file
+def find_network(name:str   # a shipped name ('photos-x4'), a file, or a Hub id ('owner/name', 'owner/name@revision')
                 )->Path:
-    "The file of that network"
-    if str(name).count('/')==1 and not Path(name).suffix and not Path(name).exists():
-        raise SisrError(f'{name} looks like a Hugging Face Hub id: not yet. Download its .safetensors file and give its path')
-    return find_model(name)
+    "The file of that network; from the Hub it is downloaded once"
+    return download(name) if is_hub_id(name) else find_model(name)
 
 # %% ../nbs/14_upscaler.ipynb #a1c07e13
 def unlike(a, b      # two networks
@@ -148,25 +149,29 @@ def sisters(name       # NAME or NAME-gan, shipped or a file; or two names or fi
     return pair
 
 # %% ../nbs/14_upscaler.ipynb #a1c07e21
-def load_network(name,             # a shipped name or a file; with a style also two of them
+def load_network(name,             # a shipped name, a file or a Hub id; with a style also two of them
                  style:float=None  # 0: NAME, 1: NAME-gan, or between; None: the one that is named
                 ):                 # float32, in eval mode
     "The network of that name, or the one between it and its sister"
-    if style is not None: return interpolate(*map(load_model, sisters(name)), style)
+    if style is not None: return interpolate(*map(open_model, sisters(name)), style)
     if isinstance(name, (tuple,list)): raise SisrError('two networks need a style from 0 to 1')
-    return load_model(find_network(name))
+    return open_model(find_network(name))
 
 # %% ../nbs/14_upscaler.ipynb #26e02a75
 class Upscaler(Tiled):
     "A trained network on any image"
     @classmethod
     def from_pretrained(cls,
-                        name,             # one of `sisr.models()`, or a .safetensors file; with a style also two of them
+                        name,             # one of `sisr.models()`, a file, or 'owner/name' on the Hub; with a style also two of them
                         device=None,      # 'auto' (or None), 'cuda', 'mps', 'cpu'
                         style:float=None, # from 0, NAME, to 1, NAME-gan; None: the one that is named
                         **kw):            # the rest as in `Tiled`
         "The network of that name or in that file, or one between it and its sister"
         return cls(load_network(name, style), device, **kw)
+
+    def push_to_hub(self, repo:str, **kw)->str:
+        "Give the network away, with its card: `sisr.hub.push_to_hub`"
+        return push_to_hub(self.given, repo, **kw)
 
 # %% ../nbs/14_upscaler.ipynb #4f1e312c
 @patch

@@ -349,8 +349,8 @@ def test_help_needs_no_torch():
 def test_the_shell_is_shared():
     "What was declared once is one thing, wherever it is imported from; no option of a command is left undocumented"
     from sisr import shell
-    assert cli.COMMANDS is shell.COMMANDS and list(cli.COMMANDS) == 'upscale train evaluate sheet models'.split()
-    assert [shell.resumes(c) for c in cli.COMMANDS] == [True, True, False, False, False]
+    assert cli.COMMANDS is shell.COMMANDS and list(cli.COMMANDS) == 'upscale train evaluate sheet models export'.split()
+    assert [shell.resumes(c) for c in cli.COMMANDS] == [True, True, False, False, False, False]
     assert all(kw.get('help') for _, options in cli.COMMANDS.values() for _, kw in options)
 
 def test_statuses_of_the_real_command(net, photos, tmp_path):
