@@ -6,13 +6,14 @@
 from __future__ import annotations
 import math
 from contextlib import contextmanager
+from io import BytesIO
 from dataclasses import dataclass, asdict
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
+from PIL import Image
 from torch import Tensor
-from torchvision.io import decode_jpeg, encode_jpeg
-from .images import SisrError, from_uint8, quantize, to_uint8
+from .images import SisrError, quantize, to_pil, to_tensor
 from .degradations import Bicubic
 
 # %% auto #0
@@ -91,8 +92,12 @@ def jpeg(x:Tensor,    # (N,C,H,W) in [-1,1], C = 1 or 3
         )->Tensor:    # the same on the 8-bit grid
     "Written as JPEG and read again"
     each = [quality]*len(x) if isinstance(quality,int) else quality
-    codes = [encode_jpeg(u, q) for u,q in zip(to_uint8(x), each)]  # on CUDA by the GPU
-    return from_uint8(torch.stack(decode_jpeg([c.cpu() for c in codes], device=x.device)))
+    return torch.cat([to_tensor(_pressed(to_pil(u), q)) for u,q in zip(x.cpu(), each)]).to(x.device)
+
+def _pressed(img, q):
+    f = BytesIO()
+    img.save(f, 'JPEG', quality=q)
+    return Image.open(f)
 
 # %% ../nbs/03a_realistic.ipynb #4545da45
 def _some(n, chance, device): return (torch.rand(n)<chance).to(device)
