@@ -128,7 +128,7 @@ def size(file)->tuple: # LR pixels; (1,1) for what cannot be read, its turn to b
 
 def tiles_in(up, files)->int:
     "How many tiles an `Upscaler` makes of a batch"
-    return sum(len(up.pieces(*size(f)))*(film(f)[2] if is_film(f) else many(f)) for f in files)
+    return sum(len(up.parts(*size(f)))*(film(f)[2] if is_film(f) else many(f)) for f in files)
 
 def many(file)->int: # 1 for what cannot be read
     "How many pictures a file holds"
@@ -176,9 +176,9 @@ def enlarge(up, file, to:Path, bar=None):
     to.parent.mkdir(parents=True, exist_ok=True)
     if len(lrs)>1 and up.needs(sum(i.height for i in lrs), lrs[0].width)>memory():
         raise SisrError(f'{file}: its {len(lrs)} pictures, all of them larger, need more memory than there is')
-    imgs = [up(lr, bar) for lr in lrs]
-    save_image(imgs, to)
-    line(f'{file} -> {to} ({imgs[0].width} x {imgs[0].height})')
+    if len(lrs)==1: w,h = up.to_file(lrs[0], to, bar)
+    else: (w,h),_ = (imgs := [up(lr, bar) for lr in lrs])[0].size,save_image(imgs, to)
+    line(f'{file} -> {to} ({w} x {h})')
 
 # %% ../nbs/15_cli.ipynb #c1101c95
 @command('upscale',

@@ -7,13 +7,14 @@ from __future__ import annotations
 import os
 import struct
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 import numpy as np
 from PIL import Image
 from .files import Deep, SisrError, SisrWarning, open_image, _decode, _eight, _info, _load, _most, _open, _readable, _upright
 
 # %% auto #0
-__all__ = ['ABLE', 'SIDE', 'MOVING', 'format_of', 'on_white', 'save_image', 'frame_count', 'frames']
+__all__ = ['ABLE', 'SIDE', 'MOVING', 'format_of', 'on_white', 'said', 'written', 'save_image', 'frame_count', 'frames']
 
 # %% ../nbs/00_formats.ipynb #3f8298f0
 ABLE = dict(PNG='alpha gray16 color16 frames', TIFF='alpha gray16 color16 pages', WEBP='alpha frames', AVIF='alpha frames',
@@ -50,31 +51,46 @@ def _fitted(img, fmt):
     return img,lost
 
 # %% ../nbs/00_formats.ipynb #9ea2abdb
-def _said(img, fmt):
-    "What to tell Pillow's writer beside the pixels"
-    res = {k:img.info[k] for k in ('icc_profile','exif','dpi') if img.info.get(k)}
-    if fmt=='PNG' and img.info.get('text'):
+def said(info:dict, # of an image
+         fmt:str    # a key of `ABLE`
+        )->dict:
+    "What to tell a writer beside the pixels"
+    res = {k:info[k] for k in ('icc_profile','exif','dpi') if info.get(k)}
+    if fmt=='PNG' and info.get('text'):
         from PIL.PngImagePlugin import PngInfo
         res['pnginfo'] = PngInfo()
-        for k,v in img.info['text'].items(): res['pnginfo'].add_itxt(k, v)
+        for k,v in info['text'].items(): res['pnginfo'].add_itxt(k, v)
     return res
 
 def _write(imgs, f, fmt, quality):
     "One picture, or several, into an open file"
     colour = '4:4:4' if imgs[0].mode in ('RGB','RGBA') or len(imgs)>1 else '4:0:0'               # of every pixel, or none
     kw = dict(JPEG=dict(quality=quality, subsampling=0), WEBP=dict(quality=quality), AVIF=dict(quality=quality, subsampling=colour)).get(fmt, {})
-    if len(imgs)==1: return imgs[0].save(f, format=fmt, **kw, **_said(imgs[0], fmt))
+    if len(imgs)==1: return imgs[0].save(f, format=fmt, **kw, **said(imgs[0].info, fmt))
     if fmt=='TIFF':
         from PIL.TiffImagePlugin import AppendingTiffWriter
         with AppendingTiffWriter(f) as pages:
-            for img in imgs: img.save(pages, format=fmt, **_said(img, fmt)); pages.newFrame()
+            for img in imgs: img.save(pages, format=fmt, **said(img.info, fmt)); pages.newFrame()
         return
     modes,loop = {i.mode for i in imgs},imgs[0].info.get('loop')
     if len(modes)>1: imgs = [i.convert('RGBA' if modes&{'LA','RGBA'} else 'RGB') for i in imgs]
     if fmt!='GIF': kw['loop'] = 1 if loop is None else loop    # a GIF that says nothing is shown once
     elif loop is not None: kw['loop'] = loop
     if fmt=='GIF': kw['disposal'] = 2                          # or what is clear would show the frame before
-    imgs[0].save(f, format=fmt, save_all=True, append_images=imgs[1:], duration=[round(i.info.get('duration', 0)) for i in imgs], **kw, **_said(imgs[0], fmt))
+    imgs[0].save(f, format=fmt, save_all=True, append_images=imgs[1:], duration=[round(i.info.get('duration', 0)) for i in imgs], **kw, **said(imgs[0].info, fmt))
+
+# %% ../nbs/00_formats.ipynb #e8c73604
+@contextmanager
+def written(path): # to be there as a whole, or not at all
+    "An open file to write and to read; whatever stops the block, nothing is left of it"
+    path = Path(path)
+    part = path.with_name(f'.sisr-{os.getpid()}-{hash(path)&0xffffff:x}.part')
+    try:
+        with open(part, 'w+b') as f: yield f
+        part.replace(path)
+    except OSError as e: raise SisrError(f'{path}: cannot be written ({e.strerror or e})') from None
+    except (ValueError, SystemError, struct.error, OverflowError) as e: raise SisrError(f'{path}: cannot be written as {format_of(path)} ({e})') from None
+    finally: part.unlink(missing_ok=True) if part.exists() else None
 
 # %% ../nbs/00_formats.ipynb #9f809bc8
 def save_image(img,              # Pillow image of mode L, LA, RGB, RGBA, I;16 or `Deep`, as `Picture.to_pil` gives; or a list: frames
@@ -83,16 +99,10 @@ def save_image(img,              # Pillow image of mode L, LA, RGB, RGBA, I;16 o
               )->Path:
     "Write an image file, whole or not at all; a `SisrWarning` tells what its format cannot hold"
     path,fmt,imgs = Path(path),format_of(path),img if isinstance(img, (list,tuple)) else [img]
-    part = path.with_name(f'.sisr-{os.getpid()}-{hash(path)&0xffffff:x}.part')
-    try:
-        if len(imgs)>1 and not {'frames','pages'} & set(ABLE[fmt].split()): raise SisrError(f'{fmt} holds one picture, not {len(imgs)}')
-        fits = [_fitted(i, fmt) for i in imgs]
-        with open(part, 'w+b') as f: _write([i for i,_ in fits], f, fmt, quality)
-        part.replace(path)
-    except OSError as e: raise SisrError(f'{path}: cannot be written ({e.strerror or e})') from None
+    if len(imgs)>1 and not {'frames','pages'} & set(ABLE[fmt].split()): raise SisrError(f'{path}: {fmt} holds one picture, not {len(imgs)}')
+    try: fits = [_fitted(i, fmt) for i in imgs]
     except SisrError as e: raise SisrError(f'{path}: {e}') from None
-    except (ValueError, SystemError, struct.error, OverflowError) as e: raise SisrError(f'{path}: cannot be written as {fmt} ({e})') from None
-    finally: part.unlink(missing_ok=True) if part.exists() else None
+    with written(path) as f: _write([i for i,_ in fits], f, fmt, quality)
     for why in dict.fromkeys(w for _,lost in fits for w in lost): warnings.warn(SisrWarning(f'{path}: {why}, as {fmt} holds no more'))
     return path
 

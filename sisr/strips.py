@@ -92,8 +92,12 @@ class TiffStrips:
         n = -(-shape[0]//rows)
         f.write(self.head([0]*n, [1<<20]*n))                       # as long as it will be; the numbers come last
 
-    def write(self, band:np.ndarray): # (rows,W,C) uint8, or uint16
-        "The next strip: of each pixel the difference from its left one, deflated"
+    def write(self, band:np.ndarray): # (rows,W,C) uint8, or uint16; only the last may end within a strip
+        "The next rows"
+        for i in range(0, len(band), self.rows): self._strip(band[i:i+self.rows])
+
+    def _strip(self, band):
+        "Of each pixel the difference from its left one, deflated"
         step = np.ascontiguousarray(band.astype('<u2') if self.bits==16 else band).copy()
         step[:,1:] -= band[:,:-1]
         data = zlib.compress(step.tobytes(), self.level)

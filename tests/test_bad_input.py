@@ -62,8 +62,9 @@ def test_the_suffix_may_be_wrong(sisr, model, tmp_path):
 def test_more_memory_than_there_is_is_told_before(sisr, model, tmp_path, monkeypatch):
     monkeypatch.setattr('sisr.upscaler.memory', lambda: 1000)
     Image.new('RGB', (50, 40)).save(tmp_path/'a.png')
-    status, out, err = sisr(tmp_path/'a.png', '-o', tmp_path/'b.png', '--model', model)
-    assert status == 1 and len(err) == 1 and 'more than there is' in err[0]
+    status, out, err = sisr(tmp_path/'a.png', '-o', tmp_path/'b.jpg', '--model', model)
+    assert status == 1 and len(err) == 1 and 'more than there is: write it to a .png or .tif file' in err[0]
+    assert sisr(tmp_path/'a.png', '-o', tmp_path/'b.png', '--model', model)[::2] == (0, [])     # which grows on disk
 
 # --- networks
 

@@ -223,7 +223,7 @@ def test_help(sisr):
 def test_the_unexpected_is_one_line(sisr, net, photos, tmp_path, monkeypatch):
     from sisr.upscaler import Upscaler
     def fall(*a, **k): raise ZeroDivisionError('oh\nno')
-    monkeypatch.setattr(Upscaler, 'tensor', fall)
+    monkeypatch.setattr(Upscaler, 'piece', fall)
     status, _, err = sisr('upscale', photos/'a.png', '-o', tmp_path/'out', '--model', net)
     assert status == 1 and 'unexpected ZeroDivisionError: oh no (please report' in err and len(err.splitlines()) == 1
 
