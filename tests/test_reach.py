@@ -392,7 +392,7 @@ def test_memory_does_not_grow_with_the_film(tmp_path):
         scale = 2
         def tensor(self, lr, progress=None):
             if len(alive) % 20 == 19: gc.collect()
-            alive.append(sum(isinstance(o, torch.Tensor) and o.shape[-2:] == (16, 24) for o in gc.get_objects()) if len(alive) % 20 == 19 else 0)
+            alive.append(sum(type(o) is torch.Tensor and o.shape[-2:] == (16, 24) for o in gc.get_objects()) if len(alive) % 20 == 19 else 0)
             return lr.repeat_interleave(2, 2).repeat_interleave(2, 3)
     upscale_video(Counting(), src, tmp_path/'big.mp4')
     assert len(alive) == 60 and max(alive) < 10
