@@ -64,7 +64,7 @@ class PngStrips:
     def write(self, band:np.ndarray): # (rows,W,C) uint8, or uint16 for 16 bits
         "The next rows"
         rows = np.ascontiguousarray(band.astype('>u2') if band.dtype==np.uint16 else band).view(np.uint8).reshape(len(band),-1)
-        for some in np.array_split(rows, max(1, rows.nbytes>>22)):  # 4 MB at a time: filters need several times as much
+        for some in np.array_split(rows, max(1, rows.nbytes>>20)):  # 1 MB at a time: filters need several times as much
             self._put(self.zip.compress(filtered(some, self.above, self.step).tobytes()))
             self.above = some[-1]
 

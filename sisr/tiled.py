@@ -13,7 +13,7 @@ from .resize import RADIUS, at_scale, consistent as project, tiles
 from .generators import fuse, receptive_radius
 
 # %% auto #0
-__all__ = ['pick_device', 'through', 'Tiled', 'free_memory', 'no_memory']
+__all__ = ['pick_device', 'through', 'Tiled', 'no_memory', 'nothing_left', 'free_memory']
 
 # %% ../nbs/14_tiled.ipynb #c1fa2030
 def pick_device(name=None        # 'auto' (or None), 'cpu', 'cuda', 'cuda:1', 'mps', or a torch.device
@@ -66,9 +66,16 @@ def footprint(self:Tiled)->float:
         count = lambda _,x,y: seen.append(sum(t.numel() for t in (*x,y) if isinstance(t, Tensor)))
         hooks = [m.register_forward_hook(count) for m in self.net.modules() if not list(m.children())]
         try: through(self.net, torch.zeros(1, self.net.channels, side, side, device=self.device))
+        except Exception as e: raise nothing_left() if no_memory(e) else e
         finally: [h.remove() for h in hooks]
-        self.known = 4*(max(seen, default=0)/side**2+3*4*self.scale**2)
+        self.known = 4*max(max(seen, default=0)/side**2, 30*self.scale**2)      # the projection takes as much as 30 numbers of SR
     return self.known
+
+def no_memory(e:Exception)->bool:
+    "Does this say that memory ran out?"
+    return isinstance(e, (MemoryError, torch.OutOfMemoryError)) or isinstance(e, RuntimeError) and any(s in str(e) for s in ("can't allocate memory", 'not enough memory', 'out of memory'))
+
+def nothing_left(): return SisrError('memory does not do even for a tile of 16 x 16 pixels: close other programs, or take --device cpu')
 
 def free_memory(device)->int: # bytes
     "What a device has left; on the CPU what may be taken without swapping"
@@ -102,9 +109,13 @@ def piece(self:Tiled, lr:Tensor)->Tensor:
         return (project(sr, lr) if self.consistent else sr).clamp(-1,1)
 
 # %% ../nbs/14_tiled.ipynb #9d445685
-def no_memory(e:Exception)->bool:
-    "Does this say that memory ran out?"
-    return isinstance(e, (MemoryError, torch.OutOfMemoryError)) or isinstance(e, RuntimeError) and any(s in str(e) for s in ("can't allocate memory", 'not enough memory', 'out of memory'))
+@patch
+def window(self:Tiled, a:int, b:int, n:int)->tuple: # (where it begins, a slice)
+    "What to read along one side for pixels a to b of n: as many at the border as inside, as memory likes equal pieces"
+    m = min(n, b-a+2*self.overlap + -(b-a)%self.unit)
+    v = min(max(a-self.overlap, 0), n-m)
+    v -= v%self.unit
+    return v,slice(v, min(n, v+m+self.unit-1))
 
 @patch
 def square(self:Tiled,
@@ -113,16 +124,15 @@ def square(self:Tiled,
            h:int, w:int                      # of the whole LR
           )->Tensor:                         # (N,C,(b-t)*s,(r-l)*s), on the device
     "SR of a part of an image, in halves where memory does not do"
-    o,s = self.overlap,self.scale
-    v,u = max(t-o,0),max(l-o,0)
+    s,(v,rows),(u,cols) = self.scale,self.window(t,b,h),self.window(l,r,w)
     try:
         if (b-t)*(r-l)>self.most: raise MemoryError
-        sr = self.piece(look((..., slice(v,min(b+o,h)), slice(u,min(r+o,w)))))
+        sr = self.piece(look((..., rows, cols)))
         return sr[..., (t-v)*s:(b-v)*s, (l-u)*s:(r-u)*s]
     except Exception as e:
         if not no_memory(e): raise
         self.most = min(self.most, (b-t)*(r-l)//2)
-    if max(b-t, r-l)<=16: raise SisrError('memory does not do even for a tile of 16 x 16 pixels: close other programs, or take --device cpu')
+    if max(b-t, r-l)<=16: raise nothing_left()
     if self.device.type=='cuda': torch.cuda.empty_cache()
     if r-l>=b-t: m = (l+r)//2; return torch.cat([self.square(look, t, b, l, m, h, w), self.square(look, t, b, m, r, h, w)], -1)
     m = (t+b)//2; return torch.cat([self.square(look, t, m, l, r, h, w), self.square(look, m, b, l, r, h, w)], -2)

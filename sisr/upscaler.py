@@ -93,12 +93,16 @@ def parts(self:Upscaler, h:int, w:int, least:int=1)->list:
     "How an h x w picture is cut: (top, bottom, left, right) in LR, band by band; `least`: bytes of a pixel of SR"
     tile = self.tile
     if tile is None: tile = self.side() if len(self.pieces(h, w))>1 else 0
-    tile = tile + -tile%self.unit
     rows = min(h, tile or h)
-    if self.tile is None and tile: rows = min(rows, max(8, (1<<26)//(w*self.scale**2*least)//8*8))
-    rows = rows + -rows%self.unit
-    cols = tile*tile//rows//self.unit*self.unit if tile else w
+    if self.tile is None and tile: rows = min(rows, max(16, (1<<25)//(w*self.scale**2*least)))
+    cols = tile*tile//rows if tile else w
+    rows,cols = (_even(n, m, max(16 if m<n else 1, self.unit)) for n,m in ((h,rows),(w,cols)))
     return [(t, min(t+rows,h), l, min(l+cols,w)) for t in range(0, h, rows) for l in range(0, w, cols)]
+
+def _even(n, m, unit):
+    "The length of pieces of `n`, about `m` each, that are nearly alike and begin at multiples of `unit`"
+    each = -(-n//max(1, round(n/m)))
+    return each + -each%unit
 
 @patch
 def bands(self:Upscaler,
