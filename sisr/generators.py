@@ -21,7 +21,7 @@ from .blocks import activation, conv, ResBlock, RRDB, UpStage
 
 # %% auto #0
 __all__ = ['ARCHITECTURES', 'StagedNet', 'SRResNet', 'RRDBNet', 'ESRGAN', 'plain_state', 'fuse', 'normed', 'generator',
-           'save_model', 'read_header', 'models', 'find_model', 'load_model', 'receptive_radius']
+           'save_model', 'read_header', 'models', 'find_model', 'load_model', 'explains', 'receptive_radius']
 
 # %% ../nbs/06_generators.ipynb #5a99564c
 class StagedNet(nn.Module):
@@ -321,6 +321,12 @@ def load_model(name,        # a shipped name, or a file
     return net.eval().to(device)
 
 _FLOATS = 'F16','F32','F64','BF16'
+
+# %% ../nbs/06_generators.ipynb #9c0ef35d
+def explains(net:nn.Module # any network with `info`
+            )->bool:
+    "Is SR of this network to be made consistent with LR, where nobody says otherwise?"
+    return net.info.get('consistent', (net.info.get('degradation') or {}).get('exact', True))
 
 # %% ../nbs/06_generators.ipynb #287f3917
 def receptive_radius(net:nn.Module # a network of this page

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn, Tensor
 from .images import SisrError
-from .generators import fuse
+from .generators import explains, fuse
 from .extras import need
 
 # %% auto #0
@@ -79,7 +79,7 @@ class Graph(nn.Module):
         if getattr(net, 'foreign', False): raise SisrError(f"{net.info.get('source', 'this network')}: only networks of sisr become ONNX files, this one is {net.info.get('architecture', 'foreign')}")
         self.net = fuse(net).cpu()
         if hasattr(self.net, 'enlarge'): self.net.enlarge = Enlarge(net.channels)
-        wanted = net.info.get('consistent', True) if consistent is None else consistent
+        wanted = explains(net) if consistent is None else consistent
         self.project = Project(net.channels, net.scale) if wanted and net.scale>1 else None
     def forward(self, lr):
         sr = self.net(lr)

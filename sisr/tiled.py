@@ -10,7 +10,7 @@ from fastcore.basics import patch
 from torch import Tensor
 from .images import SisrError, to_uint8
 from .resize import RADIUS, at_scale, consistent as project, tiles
-from .generators import fuse, receptive_radius
+from .generators import explains, fuse, receptive_radius
 
 # %% auto #0
 __all__ = ['pick_device', 'through', 'Tiled', 'no_memory', 'nothing_left', 'free_memory']
@@ -50,7 +50,7 @@ class Tiled:
         self.device,self.given = pick_device(device),net                  # `given`: as it came, to be saved or given away
         self.net = (net if getattr(net, 'foreign', False) else fuse(net)).to(self.device).to(memory_format=torch.channels_last)
         self.scale,self.tile,self.unit = net.scale,tile,getattr(net, 'unit', 1)     # pixels a network takes at a time
-        self.consistent = net.info.get('consistent', net.info.get('degradation', {}).get('exact', True)) if consistent is None else consistent
+        self.consistent = explains(net) if consistent is None else consistent
         self.half = self.device.type=='cuda' if half is None else half
         self.known,self.most = None,float('inf')                          # bytes a pixel; LR pixels at once, where more ran out of memory
         if overlap is None: overlap = getattr(net, 'overlap', None) or max(receptive_radius(net), RADIUS)
