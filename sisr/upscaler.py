@@ -96,12 +96,12 @@ def parts(self:Upscaler, h:int, w:int, least:int=1)->list:
     rows = min(h, tile or h)
     if self.tile is None and tile: rows = min(rows, max(16, (1<<25)//(w*self.scale**2*least)))
     cols = tile*tile//rows if tile else w
-    rows,cols = (_even(n, m, max(16 if m<n else 1, self.unit)) for n,m in ((h,rows),(w,cols)))
+    rows,cols = (_even(n, m, self.unit) for n,m in ((h,rows),(w,cols)))
     return [(t, min(t+rows,h), l, min(l+cols,w)) for t in range(0, h, rows) for l in range(0, w, cols)]
 
 def _even(n, m, unit):
-    "The length of pieces of `n`, about `m` each, that are nearly alike and begin at multiples of `unit`"
-    each = -(-n//max(1, round(n/m)))
+    "The length of pieces of `n`, `m` at most, that are nearly alike and begin at multiples of `unit`"
+    each = -(-n//-(-n//m))
     return each + -each%unit
 
 @patch
@@ -171,7 +171,7 @@ def to_file(self:Upscaler,
     src,fmt,s = Source(img),format_of(to),self.scale
     W,H = src.w*s,src.h*s
     if fmt not in ('PNG','TIFF'): save_image(self(img, progress), to); return W,H
-    top,end,*_ = self.parts(src.h, src.w, src.channels*src.bits//8)[0]
+    top,end,*_ = self.parts(src.h, src.w, src.channels*src.bits//8)[0]                 # all bands but the last are as high
     with written(to) as f:
         out = strips(fmt, f, (H,W,src.channels), s*gcd(end-top, 16), src.bits, **said(_said(src, s), fmt))
         for band in self.bands(src, progress): out.write(band)
