@@ -219,6 +219,7 @@ def work(self:Panel, files:list):
     except Exception as e: bad.append(str(e) if isinstance(e, SisrError) else f'{type(e).__name__}: {" ".join(str(e).split())[:200]}')
     self.bar.layout.visibility,self.go.disabled,self.cancel.disabled = 'hidden',False,True
     self.which.options = [(f'{r.name}  {r.size[0]} x {r.size[1]}', i) for i,r in enumerate(self.results)]
+    if self.results: self.which.index = 0                                  # no first choice by itself where there was none
     self.show()
     self.say(*bad, bad=True) if bad else self.say('done')
 
