@@ -265,7 +265,7 @@ def cutout(img,        # anything `Picture.of` takes
     return Image.fromarray(screen(u.resize(size, Image.LANCZOS if box[2]-box[0]>size[0] else Image.BICUBIC, box)))
 
 # %% ../nbs/11_figures.ipynb #5e1f2c04
-_WIPE = """<div class="sisr-wipe" data-lm-suppress-shortcuts="true" style="--at:50%;width:{width}px;aspect-ratio:{w}/{h}"><style>
+_WIPE = """<div class="sisr-wipe" style="--at:50%;width:{width}px;aspect-ratio:{w}/{h}"><style>
 .sisr-wipe {{position:relative; overflow:hidden; max-width:100%; line-height:normal; border-radius:4px}}
 .sisr-wipe img {{position:absolute; inset:0; width:100%; height:100%; max-width:none; margin:0}}
 .sisr-wipe img+img {{clip-path:inset(0 calc(100% - var(--at)) 0 0)}}
@@ -277,7 +277,7 @@ _WIPE = """<div class="sisr-wipe" data-lm-suppress-shortcuts="true" style="--at:
 .sisr-wipe i::after {{content:"\\2194"; position:absolute; top:50%; left:-15px; width:32px; height:32px; margin-top:-16px; border-radius:50%; background:#fff; color:#333; box-shadow:0 0 3px #000; font:20px/32px sans-serif; text-align:center}}
 .sisr-wipe input:focus-visible~i::after {{outline:3px solid #56B4E9}}
 </style><img src="{after}" alt="{right}"><img src="{before}" alt="{left}"><b style="left:8px">{left}</b><b style="right:8px">{right}</b>
-<input type="range" min="0" max="100" value="50" aria-label="line between {left} and {right}" oninput="this.parentNode.style.setProperty('--at', this.value+'%')"><i></i></div>"""
+<input type="range" data-lm-suppress-shortcuts="true" min="0" max="100" value="50" aria-label="line between {left} and {right}" oninput="this.parentNode.style.setProperty('--at', this.value+'%')"><i></i></div>"""
 
 # %% ../nbs/11_figures.ipynb #5e1f2c06
 def wipe(before, after,        # anything `Picture.of` takes, the same scene

@@ -19,7 +19,7 @@ from .generators import models
 from .upscaler import Upscaler
 
 # %% auto #0
-__all__ = ['MOST', 'LINK', 'Cancelled', 'until', 'Result', 'vacant', 'middle', 'enlarge', 'widgets', 'Panel', 'part']
+__all__ = ['MOST', 'LINK', 'Cancelled', 'until', 'Result', 'vacant', 'middle', 'enlarge', 'widgets', 'Panel', 'part', 'home']
 
 # %% ../nbs/14c_panel.ipynb #5a7e0007
 class Cancelled(Exception): "Asked to stop, between two tiles"
@@ -98,11 +98,11 @@ def widgets(names:list,  # of networks to choose from
     def at(width, **kw): return w.Layout(width=width, **kw)
     wide,hidden = dict(description_width='80px'),dict(display='none')
     return dict(
-        upload=w.FileUpload(accept='image/*', multiple=True, description='Pictures', layout=at('170px', margin='2px 2px 2px 86px')), picked=w.HTML(),
+        upload=w.FileUpload(accept='image/*', multiple=True, description='Pictures', layout=at('170px', margin='2px 2px 2px 90px')), picked=w.HTML(),
         paths=w.Text(description='or from disk', placeholder='a file or a folder here', style=wide, layout=at('400px')),
         network=w.Dropdown(options=names, description='Network', style=wide, layout=at('400px')), scale=w.HTML(),
         style=w.FloatSlider(1, min=0, max=1, step=.05, description='Style', style=wide, layout=at('400px')), ends=w.HTML('0 least error, 1 sharpest'),
-        consistent=w.Checkbox(description='consistent: shrunk again it is the picture that came', indent=False, layout=at('400px', margin='2px 2px 2px 90px')),
+        consistent=w.Checkbox(description='consistent: shrunk again, it is the picture that came', indent=False, layout=at('400px', margin='2px 2px 2px 90px')),
         folder=w.Text(folder, description='Folder', style=wide, layout=at('400px')), note=w.HTML('for results too large for a link'),
         go=w.Button(description='Upscale', button_style='primary', layout=at('120px', margin='2px 2px 2px 90px')),
         cancel=w.Button(description='Cancel', disabled=True, layout=at('100px')),
@@ -118,10 +118,11 @@ class Panel:
     "Upload, choose, enlarge, compare, take home; needs ipywidgets and a notebook"
     def __init__(self, name:str='photos-x4',     # the network to begin with: one of `models()`, a file, or 'owner/name' on the Hub
                  device=None,                    # 'auto' (or None), 'cuda', 'mps', 'cpu'
-                 folder:str='upscaled'):         # where large results go
+                 folder:str='upscaled',          # where large results go
+                 **limits):                      # `most` and `link`, as in `enlarge`
         names = list(dict.fromkeys([*models(), name]))
         self.__dict__.update(widgets(names, str(folder)))
-        self.device,self.results,self.stop,self.thread,self.loaded = device,[],Event(),None,(None,None)
+        self.device,self.limits,self.results,self.stop,self.thread,self.loaded = device,limits,[],Event(),None,(None,None)
         from ipywidgets import HBox, VBox
         self.styled,self.moved = HBox([self.style, self.ends]),HBox([self.across, self.down], layout=dict(display='none'))
         self.box = VBox([HBox([self.upload, self.picked]), self.paths, HBox([self.network, self.scale]), self.styled, self.consistent,
@@ -202,7 +203,7 @@ def halt(self:Panel):
 def tell(self:Panel, name:str, done:int, total:int):
     "How far the work is"
     self.bar.max,self.bar.value = total,done
-    if not self.stop.is_set(): self.say(f'{name}: {done} of {total} tile{"s"*(total>1)}')
+    if not self.stop.is_set(): self.say(f'{name}: tile {min(done+1, total)} of {total}')
 
 @patch
 def work(self:Panel, files:list):
@@ -213,7 +214,8 @@ def work(self:Panel, files:list):
         up = self.upscaler()
         for name,f in files:
             if self.stop.is_set(): raise Cancelled
-            try: self.results.append(enlarge(up, open_image(f), f'{Path(name).stem}-x{up.scale}.png', self.folder.value, lambda parts: until(parts, self.stop, lambda *n: self.tell(name, *n))))
+            def told(parts): return until(parts, self.stop, lambda *n: self.tell(name, *n))
+            try: self.results.append(enlarge(up, open_image(f), f'{Path(name).stem}-x{up.scale}.png', self.folder.value, told, **self.limits))
             except SisrError as e: bad.append(str(e))
     except Cancelled: bad.append('cancelled')
     except Exception as e: bad.append(str(e) if isinstance(e, SisrError) else f'{type(e).__name__}: {" ".join(str(e).split())[:200]}')
@@ -240,11 +242,16 @@ def show(self:Panel):
     self.which.layout.display = self.view.layout.display = None if r else 'none'
     detail = r is not None and self.view.value=='detail'
     self.moved.layout.display = None if detail else 'none'
-    self.picture.value = self.link.value = ''
-    if r is None: return
+    if r is None: self.picture.value = self.link.value = ''; return
     box = part(r.after.size, (self.across.value/100, self.down.value/100), (640,480)) if detail else (0,0,1,1)
-    name = escape(r.name)
     self.picture.value = f'<div style="margin-left:90px">{wipe(r.before, r.after, 640, box, names=("bicubic",self.loaded[0][0]))}</div>'
-    how = f'written to <b>{escape(str(r.path))}</b>'+('' if r.after.size==r.size else '; here is its middle')
-    if r.png: how = f'<a download="{name}" href="data:image/png;base64,{b64encode(r.png).decode()}" style="color:var(--jp-content-link-color, #1976d2); text-decoration:underline">Download {name}</a>, {len(r.png)/1e6:.1f} MB'
-    self.link.value = f'<div style="margin-left:90px">{how}</div>'
+    self.link.value = f'<div style="margin-left:90px">{home(r)}</div>'       # sent only where it is another one
+
+# %% ../nbs/14c_panel.ipynb #5a7e001d
+def home(r:Result)->str: # HTML
+    "How to take a result home"
+    name,middle = escape(r.name),r.after.size!=r.size
+    if r.path: return f'written to <b>{escape(str(r.path))}</b>, {r.path.stat().st_size/1e6:.1f} MB'+('; this is its middle' if middle else '')
+    data = b64encode(r.png).decode()
+    return (f'<a download="{name}" href="data:image/png;base64,{data}" style="color:var(--jp-content-link-color, #1976d2); text-decoration:underline">Download {name}</a>, '
+            f'{len(r.png)/1e6:.1f} MB')
