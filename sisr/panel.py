@@ -36,7 +36,7 @@ def until(parts,      # of a picture, a list
     tell(len(parts), len(parts))
 
 # %% ../nbs/14c_panel.ipynb #5a7e000a
-MOST,LINK = 16_000_000,1_000_000   # pixels of a result that is held in memory; bytes of a PNG in a link
+MOST,LINK = 16_000_000,5_000_000   # pixels of a result that is held in memory; bytes of a PNG in a link
 
 @dataclass
 class Result:
@@ -132,7 +132,7 @@ class Panel:
         for w,does in dict(network='choose', upload='pick', which='show', view='show', across='show', down='show').items():
             getattr(self, w).observe(lambda _, does=does: getattr(self, does)(), 'value')
         self.go.on_click(lambda _: self.start()); self.cancel.on_click(lambda _: self.halt())
-        self.choose()
+        self.choose(); self.pick()
 
     def __repr__(self): return f'Panel({self.network.value!r}): shown by JupyterLab and other notebooks with ipywidgets; elsewhere `Upscaler` and `sisr upscale` do the same'
     def _repr_mimebundle_(self, **kw): return {**self.box._repr_mimebundle_(**kw), 'text/plain':repr(self)}
@@ -153,7 +153,7 @@ def choose(self:Panel):
 def pick(self:Panel):
     "Files were uploaded: name them"
     names = [escape(f['name']) for f in self.upload.value]
-    self.picked.value = ', '.join(names[:3])+(f' and {len(names)-3} more' if names[3:] else '')
+    self.picked.value = ', '.join(names[:3])+(f' and {len(names)-3} more' if names[3:] else '') or 'up to 10 MB in all; larger ones from disk'
 
 @patch
 def say(self:Panel, *lines, bad=False):
@@ -188,7 +188,7 @@ def start(self:Panel):
     try: files = self.asked()
     except SisrError as e: return self.say(str(e), bad=True)
     self.stop.clear()
-    self.results,self.go.disabled,self.cancel.disabled = [],True,False
+    self.go.disabled,self.cancel.disabled = True,False
     self.thread = Thread(target=self.work, args=(files,), daemon=True)
     self.thread.start()
 
@@ -208,22 +208,29 @@ def tell(self:Panel, name:str, done:int, total:int):
 @patch
 def work(self:Panel, files:list):
     "What the second thread does: one file after the other; what is wrong with one does not stop the others"
-    bad,self.bar.layout.visibility = [],'visible'
+    new,bad,self.bar.layout.visibility = [],[],'visible'
     try:
         self.say('loading the network')
         up = self.upscaler()
         for name,f in files:
             if self.stop.is_set(): raise Cancelled
             def told(parts): return until(parts, self.stop, lambda *n: self.tell(name, *n))
-            try: self.results.append(enlarge(up, open_image(f), f'{Path(name).stem}-x{up.scale}.png', self.folder.value, told, **self.limits))
+            try: new.append(enlarge(up, open_image(f), f'{Path(name).stem}-x{up.scale}.png', self.folder.value, told, **self.limits))
             except SisrError as e: bad.append(str(e))
     except Cancelled: bad.append('cancelled')
     except Exception as e: bad.append(str(e) if isinstance(e, SisrError) else f'{type(e).__name__}: {" ".join(str(e).split())[:200]}')
     self.bar.layout.visibility,self.go.disabled,self.cancel.disabled = 'hidden',False,True
-    self.which.options = [(f'{r.name}  {r.size[0]} x {r.size[1]}', i) for i,r in enumerate(self.results)]
-    if self.results: self.which.index = 0                                  # no first choice by itself where there was none
-    self.show()
+    if new: self.take(new)                                                 # else what was there stays
     self.say(*bad, bad=True) if bad else self.say('done')
+
+@patch
+def take(self:Panel, new:list):
+    "Results to choose from and to see"
+    (name,style,_),_ = self.loaded
+    self.results,self.by = new,name if style is None else f'{name}, style {style:g}'
+    self.which.options = [(f'{r.name}  {r.size[0]} x {r.size[1]}', i) for i,r in enumerate(new)]
+    self.which.index = 0                                                   # ipywidgets chooses nothing where there was nothing
+    self.show()
 
 # %% ../nbs/14c_panel.ipynb #5a7e0019
 def part(size:tuple,  # (width, height) of the picture
@@ -244,7 +251,7 @@ def show(self:Panel):
     self.moved.layout.display = None if detail else 'none'
     if r is None: self.picture.value = self.link.value = ''; return
     box = part(r.after.size, (self.across.value/100, self.down.value/100), (640,480)) if detail else (0,0,1,1)
-    self.picture.value = f'<div style="margin-left:90px">{wipe(r.before, r.after, 640, box, names=("bicubic",self.loaded[0][0]))}</div>'
+    self.picture.value = f'<div style="margin-left:90px">{wipe(r.before, r.after, 640, box, names=("bicubic",self.by))}</div>'
     self.link.value = f'<div style="margin-left:90px">{home(r)}</div>'       # sent only where it is another one
 
 # %% ../nbs/14c_panel.ipynb #5a7e001d
