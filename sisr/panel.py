@@ -227,7 +227,7 @@ def work(self:Panel, files:list):
 def take(self:Panel, new:list):
     "Results to choose from and to see"
     (name,style,_),_ = self.loaded
-    self.results,self.by = new,name if style is None else f'{name}, style {style:g}'
+    self.results,self.by = new,name if style is None else f'{name.removesuffix("-gan")}, style {style:g}'
     self.which.options = [(f'{r.name}  {r.size[0]} x {r.size[1]}', i) for i,r in enumerate(new)]
     self.which.index = 0                                                   # ipywidgets chooses nothing where there was nothing
     self.show()
