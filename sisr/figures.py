@@ -12,7 +12,7 @@ from .images import Picture, SisrError, figure_bytes, in_notebook, panels, scree
 
 # %% auto #0
 __all__ = ['COLORS', 'DASHES', 'UNITS', 'LABELS', 'caption', 'region', 'sheet', 'save_figure', 'compare', 'read_history',
-           'smooth', 'curves', 'film', 'wiped', 'slider']
+           'smooth', 'curves', 'film', 'wiped', 'cutout', 'wipe', 'slider']
 
 # %% ../nbs/11_figures.ipynb #2ba7451c
 COLORS = ('#0072B2','#D55E00','#009E73','#CC79A7', # blue, vermilion, green, purple
@@ -247,16 +247,61 @@ def wiped(before, after,     # anything `Picture.of` takes; the smaller is stret
     u[:,max(0,k-1):k+1] = 255
     return u
 
+# %% ../nbs/11_figures.ipynb #5e1f2c02
+def _bytes(img):
+    "Any image in 8 bits, RGB or RGBA; large ones of Pillow without a detour through floats"
+    if not isinstance(img, Image.Image) or img.mode not in ('L','LA','RGB','RGBA') or 'transparency' in img.info:
+        p = Picture.of(img)
+        img = Picture(p.color, p.alpha).to_pil()
+    return img.convert('RGBA' if img.mode in ('LA','RGBA') else 'RGB')
+
+def cutout(img,        # anything `Picture.of` takes
+           box:tuple,  # (left, top, right, bottom), each from 0 to 1
+           size:tuple  # (width, height) in screen pixels
+          )->Image.Image:
+    "A part of an image, stretched by bicubic or shrunk smoothly; what is clear shows a checkerboard of the screen's pixels"
+    u = _bytes(img)
+    box = [v*n for v,n in zip(box, u.size*2)]
+    return Image.fromarray(screen(u.resize(size, Image.LANCZOS if box[2]-box[0]>size[0] else Image.BICUBIC, box)))
+
+# %% ../nbs/11_figures.ipynb #5e1f2c04
+_WIPE = """<div class="sisr-wipe" style="--at:50%;width:{width}px;aspect-ratio:{w}/{h}"><style>
+.sisr-wipe {{position:relative; overflow:hidden; max-width:100%; line-height:normal; border-radius:4px}}
+.sisr-wipe img {{position:absolute; inset:0; width:100%; height:100%; max-width:none; margin:0}}
+.sisr-wipe img+img {{clip-path:inset(0 calc(100% - var(--at)) 0 0)}}
+.sisr-wipe b {{position:absolute; top:8px; padding:2px 8px; border-radius:9px; background:#000a; color:#fff; font:12px sans-serif; pointer-events:none}}
+.sisr-wipe input {{position:absolute; left:-16px; top:0; width:calc(100% + 32px); height:100%; margin:0; opacity:0; cursor:ew-resize; appearance:none; touch-action:pan-y}}
+.sisr-wipe input::-webkit-slider-thumb {{appearance:none; width:32px; height:32px}}
+.sisr-wipe input::-moz-range-thumb {{width:32px; height:32px; border:0}}
+.sisr-wipe i {{position:absolute; top:0; bottom:0; left:var(--at); width:2px; margin-left:-1px; background:#fff; box-shadow:0 0 3px #000; pointer-events:none}}
+.sisr-wipe i::after {{content:"\\2194"; position:absolute; top:50%; left:-15px; width:32px; height:32px; margin-top:-16px; border-radius:50%; background:#fff; color:#333; box-shadow:0 0 3px #000; font:20px/32px sans-serif; text-align:center}}
+.sisr-wipe input:focus-visible~i::after {{outline:3px solid #56B4E9}}
+</style><img src="{after}" alt="{right}"><img src="{before}" alt="{left}"><b style="left:8px">{left}</b><b style="right:8px">{right}</b>
+<input type="range" data-lm-suppress-shortcuts="true" min="0" max="100" value="50" aria-label="line between {left} and {right}" oninput="this.parentNode.style.setProperty('--at', this.value+'%')"><i></i></div>"""
+
+# %% ../nbs/11_figures.ipynb #5e1f2c06
+def wipe(before, after,        # anything `Picture.of` takes, the same scene
+         width:int=640,        # on the page, in pixels; small pictures are not stretched
+         box:tuple=(0,0,1,1),  # the part to show: (left, top, right, bottom), each from 0 to 1
+         names:tuple=('bicubic','network'), # what stands left and right
+         most:int=1280         # pixels of a side that are sent; more are shrunk
+        )->str:                # HTML
+    "A line to move between two pictures, as a piece of a page: by mouse, finger or arrow keys"
+    from base64 import b64encode
+    from html import escape
+    from io import BytesIO
+    a,b = _bytes(before),_bytes(after)
+    w,h = ((box[i+2]-box[i])*max(a.size[i],b.size[i]) for i in (0,1))
+    size = [max(1,round(v*min(1, most/max(w,h)))) for v in (w,h)]
+    def jpeg(u): f = BytesIO(); cutout(u, box, size).save(f, 'JPEG', quality=88); return 'data:image/jpeg;base64,'+b64encode(f.getvalue()).decode()
+    left,right = map(escape, names)
+    return _WIPE.format(width=max(1,round(min(width, w, width*w/h))), w=size[0], h=size[1], before=jpeg(a), after=jpeg(b), left=left, right=right)
+
 # %% ../nbs/11_figures.ipynb #2be53f6c
 def slider(before, after,       # anything `Picture.of` takes
-           width:int=640        # on the page, in pixels
-          ):                    # an ipywidgets box
+           width:int=640,       # on the page, in pixels
+           **kw):               # the rest as in `wipe`; an ipywidgets HTML
     "A line to move by hand between two images (needs ipywidgets and a running notebook)"
-    try: import ipywidgets as w
+    try: from ipywidgets import HTML
     except ImportError: raise SisrError('slider needs ipywidgets: pip install ipywidgets') from None
-    from io import BytesIO
-    def jpeg(at): f = BytesIO(); Image.fromarray(wiped(before,after,at/100)).save(f, 'JPEG', quality=90); return f.getvalue()
-    img = w.Image(value=jpeg(50), format='jpeg', width=width)
-    bar = w.IntSlider(50, 0, 100, readout=False, layout=w.Layout(width=f'{width}px'))
-    bar.observe(lambda e: setattr(img, 'value', jpeg(e['new'])), 'value')
-    return w.VBox([img,bar])
+    return HTML(wipe(before, after, width, **kw))
