@@ -141,8 +141,9 @@ def pixels_read(up,          # an `Upscaler` with a tile
                 h:int, w:int # LR pixels
                )->int:
     "LR pixels that the tiles of an h x w image read, borders and all"
-    def side(n): return sum(read[1].stop-read[1].start for _,read,_ in up.pieces(n,1))
-    return side(h)*side(w)                                        # rows and columns are cut alike, each for itself
+    parts = up.parts(h, w)
+    def read(sides, n): return sum(s.stop-s.start for a,b in set(sides) for _,s in [up.window(a, b, n)])
+    return read(((t,b) for t,b,_,_ in parts), h)*read(((l,r) for *_,l,r in parts), w)     # rows of tiles are alike
 
 # %% ../nbs/15_cli.ipynb #1f4c66ae
 def too_small(up,    # an `Upscaler`

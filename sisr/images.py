@@ -17,10 +17,10 @@ _all_ = ['IMAGE_SUFFIXES', 'Deep', 'SisrError', 'SisrWarning', 'enlarged', 'form
          'sample', 'samples', 'save_image']
 
 # %% auto #0
-__all__ = ['KEPT', 'to_uint8', 'from_uint8', 'quantize', 'Picture', 'to_pil', 'fill_hidden', 'to_tensor', 'luma', 'screen',
-           'panels', 'in_notebook', 'figure_bytes', 'show', 'IMAGE_SUFFIXES', 'Deep', 'SisrError', 'SisrWarning',
-           'enlarged', 'format_of', 'frame_count', 'frames', 'image_files', 'on_white', 'open_image', 'sample',
-           'samples', 'save_image']
+__all__ = ['KEPT', 'to_uint8', 'from_uint8', 'quantize', 'Picture', 'levels', 'describing', 'from_levels', 'to_pil',
+           'fill_hidden', 'to_tensor', 'luma', 'screen', 'panels', 'in_notebook', 'figure_bytes', 'show',
+           'IMAGE_SUFFIXES', 'Deep', 'SisrError', 'SisrWarning', 'enlarged', 'format_of', 'frame_count', 'frames',
+           'image_files', 'on_white', 'open_image', 'sample', 'samples', 'save_image']
 
 # %% ../nbs/00_images.ipynb #aecfae54
 def to_uint8(x:Tensor # float in [-1,1], any shape; clamped. uint8 stays as it is
@@ -111,10 +111,7 @@ class Picture:
     def to_pil(self)->Image.Image:
         "Pillow image of mode L, LA, RGB, RGBA, I;16 or `Deep`, with what its file said"
         x = self.color if self.alpha is None else torch.cat([self.color,self.alpha],1)
-        img = _sixteen(x) if self.bits==16 and x.is_floating_point() else to_pil(x)
-        kind = b'GRAY' if self.color.shape[1]==1 else b'RGB '  # a profile of inks says nothing about light
-        img.info.update({k:v for k,v in self.info.items() if k!='icc_profile' or v[16:20]==kind})
-        return img
+        return from_levels(levels(x, self.bits if x.is_floating_point() else 8), self.info)
 
 # %% ../nbs/00_images.ipynb #2564a1b8
 def _picture(cls, a):
@@ -143,10 +140,26 @@ def _from_pil(img):
     return (a if key is None else np.stack([a,(a!=key)*65535],-1)).astype(np.uint16),16,info
 
 # %% ../nbs/00_images.ipynb #c7f83705
-def _sixteen(x):
-    "(1,C,H,W) in [-1,1] as a 16-bit image"
-    u = ((x[0].float()+1)*32767.5).round().clamp(0,65535).permute(1,2,0).cpu().numpy().astype(np.uint16)
-    return Image.fromarray(u[...,0]) if u.shape[2]==1 else Deep(u)
+def levels(x:Tensor,   # (1,C,H,W) in [-1,1], or uint8
+           bits:int=8  # 8 or 16
+          )->np.ndarray: # (H,W,C) uint8 or uint16
+    "The numbers that a file holds"
+    u = to_uint8(x.detach()) if bits==8 else ((x.detach().float()+1)*32767.5).round().clamp(0,65535).to(torch.int32)
+    return np.ascontiguousarray(u[0].permute(1,2,0).cpu().numpy().astype(np.uint8 if bits==8 else np.uint16))
+
+def describing(info:dict,   # what a file said
+               channels:int # of the picture, alpha among them
+              )->dict:
+    "What of it holds for a picture of gray, or of RGB: a profile of inks says nothing about light"
+    return {k:v for k,v in info.items() if k!='icc_profile' or v[16:20]==(b'GRAY' if channels<3 else b'RGB ')}
+
+def from_levels(u:np.ndarray,  # (H,W,C) uint8 or uint16
+                info=None      # what its file said
+               )->Image.Image: # mode L, LA, RGB, RGBA, I;16, or `Deep`
+    "The Pillow image of those numbers"
+    img = Deep(u) if u.dtype==np.uint16 and u.shape[2]>1 else Image.fromarray(u[...,0] if u.shape[2]==1 else u)
+    img.info.update(describing(info or {}, u.shape[2]))
+    return img
 
 # %% ../nbs/00_images.ipynb #cb9103f8
 def to_pil(x:Tensor        # (1,C,H,W) or (C,H,W) in [-1,1]; C: 1 gray, 2 gray and alpha, 3 RGB, 4 RGB and alpha

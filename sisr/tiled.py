@@ -9,7 +9,7 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor
 from .images import SisrError, to_uint8
-from .resize import RADIUS, at_scale, consistent as project, tiles
+from .resize import RADIUS, consistent as project
 from .generators import explains, fuse, receptive_radius
 
 # %% auto #0
@@ -50,7 +50,7 @@ class Tiled:
         self.device,self.given = pick_device(device),net                  # `given`: as it came, to be saved or given away
         self.net = (net if getattr(net, 'foreign', False) else fuse(net)).to(self.device).to(memory_format=torch.channels_last)
         self.scale,self.tile,self.unit = net.scale,tile,getattr(net, 'unit', 1)     # pixels a network takes at a time
-        self.consistent = explains(net) if consistent is None else consistent
+        self.consistent = explains(net.info) if consistent is None else consistent
         self.half = self.device.type=='cuda' if half is None else half
         self.known,self.most = None,float('inf')                          # bytes a pixel; LR pixels at once, where more ran out of memory
         if overlap is None: overlap = getattr(net, 'overlap', None) or max(receptive_radius(net), RADIUS)
@@ -91,11 +91,22 @@ def side(self:Tiled)->int:
     return max(32, min(1536//self.scale, int(room)))
 
 @patch
-def pieces(self:Tiled, h:int, w:int)->list:
-    "The tiles of an h x w image: what to keep, to read, and where the one lies in the other"
+def parts(self:Tiled, h:int, w:int,
+          least:int=1  # bytes of a pixel of SR, where rows of parts are held side by side
+         )->list:
+    "How an h x w image is cut: (top, bottom, left, right) in LR, from top to bottom; a row of them makes 32 MB at most"
     tile = self.tile
     if tile is None: tile = self.side() if h*w>1.5*(1536//self.scale)**2 or h*w*self.footprint()>free_memory(self.device)/2 else 0
-    return list(tiles(h, w, tile + -tile%self.unit or max(h,w), self.overlap))
+    rows = min(h, tile or h)
+    if self.tile is None and tile: rows = min(rows, max(16, (1<<25)//(w*self.scale**2*least)))
+    cols = tile*tile//rows if tile else w
+    rows,cols = (_even(n, m, self.unit) for n,m in ((h,rows),(w,cols)))
+    return [(t, min(t+rows,h), l, min(l+cols,w)) for t in range(0, h, rows) for l in range(0, w, cols)]
+
+def _even(n, m, unit):
+    "The length of pieces of `n`, `m` at most, that are nearly alike and begin at multiples of `unit`"
+    each = -(-n//-(-n//m))
+    return each + -each%unit
 
 # %% ../nbs/14_tiled.ipynb #e2a4ea04
 @patch
@@ -111,11 +122,13 @@ def piece(self:Tiled, lr:Tensor)->Tensor:
 # %% ../nbs/14_tiled.ipynb #9d445685
 @patch
 def window(self:Tiled, a:int, b:int, n:int)->tuple: # (where it begins, a slice)
-    "What to read along one side for pixels a to b of n: as many at the border as inside, as memory likes equal pieces"
-    m = min(n, b-a+2*self.overlap + -(b-a)%self.unit)
-    v = min(max(a-self.overlap, 0), n-m)
-    v -= v%self.unit
-    return v,slice(v, min(n, v+m+self.unit-1))
+    "What to read along one side for pixels a to b of n"
+    v,e = max(a-self.overlap, 0),min(b+self.overlap, n)
+    if self.tile is None:                                          # ours to choose: memory likes pieces that are alike, at the border too
+        m = min(n, b-a+2*self.overlap)
+        v,e = min(v, n-m),min(v, n-m)+m
+        v -= v%self.unit
+    return v,slice(v, e)
 
 @patch
 def square(self:Tiled,
@@ -142,14 +155,13 @@ def square(self:Tiled,
 def tensor(self:Tiled,
            lr:Tensor,             # (N,C,h,w) in [-1,1], C = 1 or 3, on any device
            sr:Tensor=None,        # where to write: (N,C,h*s,w*s) float32, or uint8 for the 8-bit grid
-           progress=None          # wraps the list of tiles, as `progress_bar` does
+           progress=None          # wraps the list of parts, as `progress_bar` does
           )->Tensor:              # `sr`, on the device of `lr`
     "SR of a batch"
     (n,c,h,w),s = lr.shape,self.scale
     if c not in (1,3): raise SisrError(f'an image tensor has 1 or 3 channels, not {c}')
     if sr is None: sr = torch.empty(n, c, h*s, w*s, device=lr.device)
-    for keep,*_ in (progress or iter)(self.pieces(h, w)):
-        (t,b),(l,r) = ((a.start,a.stop) for a in keep[1:])
+    for t,b,l,r in (progress or iter)(self.parts(h, w)):
         out = self.square(lr.__getitem__, t, b, l, r, h, w)
-        sr[at_scale(keep,s)] = to_uint8(out) if sr.dtype==torch.uint8 else out
+        sr[..., t*s:b*s, l*s:r*s] = to_uint8(out) if sr.dtype==torch.uint8 else out
     return sr

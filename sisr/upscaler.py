@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from PIL import Image
 from torch import Tensor
-from .images import Deep, Picture, SisrError, enlarged, format_of, open_image, save_image, to_uint8
+from .images import Deep, Picture, SisrError, describing, enlarged, format_of, from_levels, levels, open_image, save_image
 from .formats import said, written
 from .strips import strips
 from .resize import upscale
@@ -48,14 +48,11 @@ class Source:
         if isinstance(img, (str,Path)) or hasattr(img, 'read'): img = open_image(img)
         self.img,self.levels = img,img.levels if isinstance(img, Deep) else None
         one = self._cut(0,1,0,1) if isinstance(img, Image.Image) else Picture.of(img)
-        if one.alpha is not None: self.img = self._solid(Picture.of(img))
+        if one.alpha is not None: self.img = replace(p := Picture.of(img), color=p.solid())
         elif not isinstance(img, Image.Image): self.img = one
         self.w,self.h = self.img.size
         self.bits,self.info,self.channels = one.bits,one.info,one.color.shape[1]+(one.alpha is not None)
         self.hard = one.alpha is not None and is_hard(self.img.alpha)
-
-    def _solid(self, p):
-        return replace(p, color=p.solid())
 
     def _cut(self, t, b, l, r):
         if isinstance(self.img, Picture): return replace(self.img, color=self.img.color[...,t:b,l:r], alpha=None if self.img.alpha is None else self.img.alpha[...,t:b,l:r])
@@ -89,39 +86,18 @@ def _alpha(self:Upscaler, src:Source, t, b, l, r):
 
 # %% ../nbs/14_upscaler.ipynb #1aa7e5d0
 @patch
-def parts(self:Upscaler, h:int, w:int, least:int=1)->list:
-    "How an h x w picture is cut: (top, bottom, left, right) in LR, band by band; `least`: bytes of a pixel of SR"
-    tile = self.tile
-    if tile is None: tile = self.side() if len(self.pieces(h, w))>1 else 0
-    rows = min(h, tile or h)
-    if self.tile is None and tile: rows = min(rows, max(16, (1<<25)//(w*self.scale**2*least)))
-    cols = tile*tile//rows if tile else w
-    rows,cols = (_even(n, m, self.unit) for n,m in ((h,rows),(w,cols)))
-    return [(t, min(t+rows,h), l, min(l+cols,w)) for t in range(0, h, rows) for l in range(0, w, cols)]
-
-def _even(n, m, unit):
-    "The length of pieces of `n`, `m` at most, that are nearly alike and begin at multiples of `unit`"
-    each = -(-n//-(-n//m))
-    return each + -each%unit
-
-@patch
 def bands(self:Upscaler,
           src:Source,
-          progress=None  # wraps the list of parts
+          parts:list     # of `parts`, or what counts them as they go by
          ):              # yields arrays (rows,W,C) of uint8 or uint16
     "The result, from top to bottom"
     s,kind = self.scale,np.uint8 if src.bits==8 else np.uint16
-    for t,b,l,r in (progress or iter)(self.parts(src.h, src.w, src.channels*src.bits//8)):
+    for t,b,l,r in parts:
         if l==0: band = np.empty(((b-t)*s, src.w*s, src.channels), kind)
         sr = self.square(src.color, t, b, l, r, src.h, src.w).cpu()
         if src.channels in (2,4): sr = torch.cat([sr, self._alpha(src, t, b, l, r)], 1)
-        band[:, l*s:r*s] = _grid(sr, src.bits)
+        band[:, l*s:r*s] = levels(sr, src.bits)
         if r==src.w: yield band
-
-def _grid(x, bits):
-    "(1,C,h,w) in [-1,1] as (h,w,C) numbers of a file"
-    u = to_uint8(x) if bits==8 else ((x+1)*32767.5).round().clamp(0,65535).to(torch.int32)
-    return u[0].permute(1,2,0).numpy()
 
 # %% ../nbs/14_upscaler.ipynb #4dcc4ced
 def memory()->float: # bytes
@@ -134,6 +110,7 @@ def needs(self:Upscaler, h:int, w:int)->int:
     "Bytes that an h x w picture and its result take at the least, in memory: 8 bits, three channels, the result twice"
     return h*w*(3 + 6*self.scale**2)
 
+# %% ../nbs/14_upscaler.ipynb #1b4e1bd7
 @patch
 def __call__(self:Upscaler,
              img,            # path, Pillow image, array, tensor or `Picture`
@@ -143,22 +120,11 @@ def __call__(self:Upscaler,
     src,s = Source(img),self.scale
     if self.needs(src.h, src.w)>memory(): raise SisrError(f'{src.w} x {src.h} pixels, {s} times larger, need about {self.needs(src.h, src.w)/2**30:.0f} GB of memory, more than there is: write it to a .png or .tif file by `to_file`, or `sisr upscale`')
     sr,y = None,0
-    for band in self.bands(src, progress):
+    for band in self.bands(src, (progress or iter)(self.parts(src.h, src.w))):
         if sr is None: sr = np.empty((src.h*s, *band.shape[1:]), band.dtype)
         sr[y:y+len(band)] = band
         y += len(band)
-    return _image(sr, src, s)
-
-def _image(u, src, s):
-    "(H,W,C) numbers as a Pillow image, with what its file said"
-    u = u[...,0] if u.shape[2]==1 else u
-    img = Image.fromarray(u) if src.bits==8 or u.ndim==2 else Deep(u)
-    img.info.update(_said(src, s))
-    return img
-
-def _said(src, s):
-    kind = b'GRAY' if src.channels<3 else b'RGB '                      # a profile of inks says nothing about light
-    return {k:v for k,v in enlarged(src.info, s).items() if k!='icc_profile' or v[16:20]==kind}
+    return from_levels(sr, enlarged(src.info, s))
 
 # %% ../nbs/14_upscaler.ipynb #7beb5900
 @patch
@@ -171,9 +137,10 @@ def to_file(self:Upscaler,
     src,fmt,s = Source(img),format_of(to),self.scale
     W,H = src.w*s,src.h*s
     if fmt not in ('PNG','TIFF'): save_image(self(img, progress), to); return W,H
-    top,end,*_ = self.parts(src.h, src.w, src.channels*src.bits//8)[0]                 # all bands but the last are as high
+    parts = self.parts(src.h, src.w, src.channels*src.bits//8)         # once: another time another tile may fit
+    rows = s*gcd(parts[0][1], 16)                                      # all bands but the last are as high
     with written(to) as f:
-        out = strips(fmt, f, (H,W,src.channels), s*gcd(end-top, 16), src.bits, **said(_said(src, s), fmt))
-        for band in self.bands(src, progress): out.write(band)
+        out = strips(fmt, f, (H,W,src.channels), rows, src.bits, **said(describing(enlarged(src.info, s), src.channels), fmt))
+        for band in self.bands(src, (progress or iter)(parts)): out.write(band)
         out.close()
     return W,H

@@ -143,4 +143,4 @@ def test_tiles_follow_the_free_memory(monkeypatch):
     roomy = up.side()
     monkeypatch.setattr('sisr.tiled.free_memory', lambda device: 30_000_000)
     assert up.side() < roomy
-    assert len(up.pieces(300, 300)) > 1                            # which is one piece where there is room
+    assert len(up.parts(300, 300)) > 1                            # which is one piece where there is room
