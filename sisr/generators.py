@@ -323,10 +323,10 @@ def load_model(name,        # a shipped name, or a file
 _FLOATS = 'F16','F32','F64','BF16'
 
 # %% ../nbs/06_generators.ipynb #9c0ef35d
-def explains(net:nn.Module # any network with `info`
+def explains(info:dict # of a network
             )->bool:
-    "Is SR of this network to be made consistent with LR, where nobody says otherwise?"
-    return net.info.get('consistent', (net.info.get('degradation') or {}).get('exact', True))
+    "Is its SR to be made consistent with LR, where nobody says otherwise?"
+    return info.get('consistent', (info.get('degradation') or {}).get('exact', True))
 
 # %% ../nbs/06_generators.ipynb #287f3917
 def receptive_radius(net:nn.Module # a network of this page

@@ -79,7 +79,7 @@ class Graph(nn.Module):
         if getattr(net, 'foreign', False): raise SisrError(f"{net.info.get('source', 'this network')}: only networks of sisr become ONNX files, this one is {net.info.get('architecture', 'foreign')}")
         self.net = fuse(net).cpu()
         if hasattr(self.net, 'enlarge'): self.net.enlarge = Enlarge(net.channels)
-        wanted = explains(net) if consistent is None else consistent
+        wanted = explains(net.info) if consistent is None else consistent
         self.project = Project(net.channels, net.scale) if wanted and net.scale>1 else None
     def forward(self, lr):
         sr = self.net(lr)

@@ -15,7 +15,7 @@ from PIL import Image
 from .images import SisrError, image_files, open_image
 from .formats import said, written
 from .figures import wipe
-from .generators import models
+from .generators import explains, models
 from .upscaler import Upscaler
 
 # %% auto #0
@@ -147,7 +147,7 @@ def choose(self:Panel):
     self.scale.value = f'{s} times larger' if s else ''
     self.styled.layout.display = None if {stem,f'{stem}-gan'}<=known.keys() else 'none'
     self.style.value = float(name.endswith('-gan'))
-    self.consistent.value = bool(info.get('consistent', info.get('degradation', {}).get('exact', True)))
+    self.consistent.value = explains(info)
 
 @patch
 def pick(self:Panel):
