@@ -6,14 +6,14 @@
 from __future__ import annotations
 import argparse, json, sys
 from pathlib import Path
-from .shell import (COMMANDS, FORMATS, Usage, answer, as_usage, attempt, command, line, meter, names_file, opt, say, setting, spared,
+from .shell import (COMMANDS, Usage, answer, as_usage, attempt, command, is_film, line, meter, names_file, opt, say, setting, spared,
                         table, targets, warned, whole, whole_number)
 
 # %% auto #0
-__all__ = ['FILMS', 'MODEL', 'SCALE', 'STYLE', 'DEVICE', 'main', 'collect', 'is_film', 'names_a_file', 'targets_of', 'plan',
-           'paged', 'upscaler', 'fraction', 'film', 'size', 'tiles_in', 'many', 'pixels_read', 'too_small', 'enlarge',
-           'upscale_files', 'training', 'train_recipe', 'subject', 'protocol_of', 'scores', 'evaluate_model', 'centre',
-           'views', 'make_sheet', 'list_models', 'export_model']
+__all__ = ['MODEL', 'SCALE', 'STYLE', 'DEVICE', 'main', 'collect', 'plan', 'paged', 'upscaler', 'fraction', 'film', 'size',
+           'tiles_in', 'many', 'pixels_read', 'too_small', 'enlarge', 'upscale_files', 'training', 'train_recipe',
+           'subject', 'protocol_of', 'scores', 'evaluate_model', 'centre', 'views', 'make_sheet', 'list_models',
+           'export_model']
 
 # %% ../nbs/15_cli.ipynb #7af719f9
 def main(argv:list=None # what was typed after `sisr`; None: from the command line
@@ -38,41 +38,14 @@ def collect(inputs:list,    # files and folders, as typed
                 found.setdefault(full, (f, f.relative_to(i) if root.is_dir() else Path(f.name)))
     return list(found.values())
 
-# %% ../nbs/15_cli.ipynb #f11a5002
-FILMS = '.mp4 .mov .mkv .webm .m4v .avi'.split()                  # as `sisr.video.VIDEO_SUFFIXES`, which would import torch
-
-def is_film(path)->bool:
-    "Is this a film, by its suffix?"
-    return Path(path).suffix.lower() in FILMS
-
-def names_a_file(inputs:list, out:str)->bool:
-    "`names_file`, for films too"
-    if len(inputs)!=1 or not is_film(inputs[0]) or not Path(inputs[0]).is_file() or Path(out).is_dir() or out.endswith('/') or not Path(out).suffix:
-        return names_file(inputs, out)
-    if not is_film(out): raise Usage(f'-o {out}: {inputs[0]} is a film: choose from {" ".join(FILMS)}, or {out}/ for a folder')
-    return True
-
-def targets_of(places:list # relative paths of inputs
-              )->list:     # of outputs: `targets`, and films keep their suffix
-    "Names for the results of photographs and films"
-    stills = iter(targets([p for p in places if not is_film(p)]))
-    return [stills.__next__() if not is_film(p) else p.with_name(f'{p.stem}{p.suffix.lower()}') for p in _apart(places)]
-
-def _apart(places):
-    "Films of one name get a number"
-    seen = {}
-    for p in places:
-        n = seen[str(p).casefold()] = seen.get(str(p).casefold(), 0)+1
-        yield p.with_name(f'{p.stem}-{n}{p.suffix}') if is_film(p) and n>1 else p
-
 # %% ../nbs/15_cli.ipynb #6e94825f
 def plan(inputs:list, # files and folders, as typed
          out:str,     # as typed after -o
          bad:list     # what cannot be used is told and added
         )->list:
     "Pairs (input, output): no output twice, and none of them an input"
-    one,found = names_a_file(inputs, out),collect(inputs, Path(out), bad)
-    to = [Path(out)] if one else [Path(out)/t for t in targets_of([p for _,p in found])]
+    one,found = names_file(inputs, out),collect(inputs, Path(out), bad)
+    to = [Path(out)] if one else [Path(out)/t for t in targets([p for _,p in found])]
     if not one: to = [paged(f, t) for (f,_),t in zip(found, to)]
     return spared(list(zip([f for f,_ in found], to)), bad)
 
@@ -128,7 +101,8 @@ def size(file)->tuple: # LR pixels; (1,1) for what cannot be read, its turn to b
 
 def tiles_in(up, files)->int:
     "How many tiles an `Upscaler` makes of a batch"
-    return sum(len(up.parts(*size(f)))*(film(f)[2] if is_film(f) else many(f)) for f in files)
+    def count(h, w, n): return n*len(up.parts(h, w))
+    return sum(count(*film(f)) if is_film(f) else count(*size(f), many(f)) for f in files)
 
 def many(file)->int: # 1 for what cannot be read
     "How many pictures a file holds"

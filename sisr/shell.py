@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 # %% auto #0
-__all__ = ['COMMANDS', 'FORMATS', 'say', 'Usage', 'near', 'Parser', 'whole_number', 'setting', 'opt', 'command', 'parser_of',
-           'overview', 'reason', 'tell', 'attempt', 'warned', 'as_usage', 'run', 'resumes', 'answer', 'line', 'meter',
-           'table', 'whole', 'names_file', 'targets', 'spared']
+__all__ = ['COMMANDS', 'FORMATS', 'FILMS', 'say', 'Usage', 'near', 'Parser', 'whole_number', 'setting', 'opt', 'command',
+           'parser_of', 'overview', 'reason', 'tell', 'attempt', 'warned', 'as_usage', 'run', 'resumes', 'answer',
+           'line', 'meter', 'table', 'whole', 'is_film', 'names_file', 'targets', 'spared']
 
 # %% ../nbs/14a_shell.ipynb #0a5161ad
 def say(message,      # text or exception; line breaks become spaces
@@ -210,6 +210,11 @@ def whole(path:Path     # the file to write
 
 # %% ../nbs/14a_shell.ipynb #cea347ca
 FORMATS = '.png .jpg .jpeg .webp .tif .tiff .bmp .gif .avif'.split()         # PNG where nothing else is asked for: it loses nothing
+FILMS = '.mp4 .mov .mkv .webm .m4v .avi'.split()
+
+def is_film(path)->bool:
+    "Is this a film, by its suffix?"
+    return Path(path).suffix.lower() in FILMS
 
 def names_file(inputs:list, # as typed
                out:str      # as typed after -o
@@ -217,23 +222,24 @@ def names_file(inputs:list, # as typed
     "Does `-o` name one file, rather than a folder?"
     to,one = Path(out),len(inputs)==1 and not Path(inputs[0]).is_dir()
     if to.is_dir() or out.endswith(('/',os.sep)) or not to.suffix: return False
-    if to.suffix.lower() in FORMATS:
+    film = one and is_film(inputs[0])
+    if to.suffix.lower() in (FILMS if film else FORMATS):
         if not one: raise Usage(f'-o {out} names one file, but there may be many results: give a folder')
+    elif film: raise Usage(f'-o {out}: {inputs[0]} is a film: choose from {" ".join(FILMS)}, or {out}/ for a folder')
     elif one: raise Usage(f'-o {out}: cannot write {to.suffix} files: choose from {" ".join(FORMATS)}, or {out}/ for a folder')
     return one
 
 # %% ../nbs/14a_shell.ipynb #6236e2e2
-def targets(places:list,      # relative paths of inputs
-            suffix:str='.png' # of all outputs
-           )->list:           # relative paths of outputs, all different
-    "Names for outputs; what would collide keeps its old suffix in its name, and then gets a number"
+def targets(places:list # relative paths of inputs
+           )->list:     # relative paths of outputs, all different
+    "Names for outputs: PNG, films as they were; what would collide keeps its old suffix in its name, and then gets a number"
     key = lambda p: str(p).casefold()                             # some file systems know no case
-    plain = [p.with_name(p.stem+suffix) for p in places]
+    plain = [p.with_name(p.stem+(p.suffix.lower() if is_film(p) else '.png')) for p in places]
     count,res,seen = Counter(map(key, plain)),[],set()
     for p,to in zip(places, plain):
-        if count[key(to)]>1: to = p.with_name(p.stem+p.suffix.replace('.','-')+suffix)
+        if count[key(to)]>1 and not is_film(p): to = p.with_name(p.stem+p.suffix.replace('.','-')+to.suffix)
         stem,i = to.stem,1
-        while key(to) in seen: i += 1; to = to.with_name(f'{stem}-{i}{suffix}')
+        while key(to) in seen: i += 1; to = to.with_name(f'{stem}-{i}{to.suffix}')
         seen.add(key(to)); res.append(to)
     return res
 
