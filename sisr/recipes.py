@@ -117,7 +117,7 @@ def _without_2019(s, pixels, alone, both):
          Stage('both', both, 1e-4, shape='decay', losses=dict(mse=1., vgg_2019=.1), rate_d=1e-4, adversary=.001, ramp=Ramp(1.4, .05, by='frechet', blind=True))),
         patch=64, batch=8, adversary=SRGAN, ema=0., look=100, unpaired=True)
 
-ALONE = *(_without(s, 2000, 300, 900, 500) for s in (2,4)),_without_2019(4, 1500, 300, 2250)
+ALONE = _without(2, 2000, 300, 900, 500),_without(4, 2000, 300, 900, 1000),_without_2019(4, 1500, 300, 2250)
 
 # %% ../nbs/13_recipes.ipynb #05d55c51
 RECIPES = {r.name:r for r in (*PIXEL, *GROWN, *GANS, *ALONE, MNIST)}

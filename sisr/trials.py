@@ -4,11 +4,12 @@
 
 # %% ../nbs/13c_trials.ipynb #acf2571e
 from __future__ import annotations
+import json, sys
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
 import torch
-from .images import from_uint8, to_pil
+from .images import from_uint8, image_files, to_pil
 from .resize import crop_to_multiple, downscale, pinv, upscale
 from .metrics import Protocol, Pairs, evaluate
 from .degradations import Bicubic
@@ -19,10 +20,10 @@ from .runs import accelerator
 from .adversary import Adversary
 from .recipes import FACES, Recipe, recipe
 from .training import fresh, provenance, trainer
-from .experiments import altered, fingerprint, watched
+from .experiments import altered, fingerprint, kept, watched
 
 # %% auto #0
-__all__ = ['OURS', 'THEIRS', 'TRIALS', 'SHIFTS', 'UNET', 'EYES', 'halves', 'trial', 'told_apart']
+__all__ = ['OURS', 'THEIRS', 'TWO', 'TRIALS', 'SHIFTS', 'UNET', 'EYES', 'halves', 'trial', 'sets', 'ask', 'told_apart']
 
 # %% ../nbs/13c_trials.ipynb #00f81c68
 def halves(files,                # of images; those of faces tell by name who is on them
@@ -44,33 +45,69 @@ def halves(files,                # of images; those of faces tell by name who is
 
 # %% ../nbs/13c_trials.ipynb #76bb645b
 OURS,THEIRS = (replace(recipe(n), **FACES, precision='bf16') for n in ('unsupervised-x4','unsupervised-x4-2019'))
+TWO = replace(recipe('unsupervised-x2'), **FACES, precision='bf16')
 
 def _each(r, **kw): return replace(r, stages=tuple(replace(s, **kw) if s.rate else s for s in r.stages))   # in all stages in which G learns
 
-TRIALS = {'ours':OURS, "the report's":THEIRS,
+def _told(s):
+    "A stage in which G is told the truth instead: what the anchor does for (A y, y) is done for (y, x)"
+    return replace(s, losses=s.anchor, anchor={}, ramp=s.ramp and replace(s.ramp, by='vgg_distance'))
+
+TRIALS = {'ours':OURS, "the report's":THEIRS, 'ours, ×2':TWO,
+          'with pairs, as long':replace(OURS, unpaired=False, stages=tuple(map(_told, OURS.stages))),
+          'photographs':replace(OURS, flips=8, protocol='standard'), 'D sees photographs':replace(OURS, protocol='standard'),
           'D sees whole images':altered(OURS, d=dict(detail=0)), 'SR explains LR by a loss':replace(_each(OURS, losses=dict(l1=1.)), hard=False),
           'no anchor':replace(OURS, stages=tuple(replace(s, anchor={}) for s in OURS.stages[1:])),
           'no R1':altered(OURS, d=dict(r1=0.)), 'no average':replace(OURS, ema=0.)}
 
 # %% ../nbs/13c_trials.ipynb #3f23422b
-def trial(r:Recipe,   # without pairs
+def trial(r:Recipe,   # without pairs; or with them, to compare
           seed:int,   # of everything random
-          data,       # (LR, HR) of `halves`
+          data,       # (LR, HR) of `halves`; a recipe with pairs uses HR alone
           val,        # HR files to measure on
-          out         # the run's folder
+          out,        # the run's folder
+          protocol='' # to measure by; '': the recipe's
          )->dict:     # variant, seed, steps, seconds, device, torch, the scores, and a short history; the network is out/model.safetensors
-    "One training without pairs, measured"
-    (lr,hr),r,val = data,replace(r, seed=seed),list(val)
+    "One training, measured"
+    (lr,hr),r,val,p = data,replace(r, seed=seed),list(val),Protocol.named(protocol or r.protocol)
     seed_everything(seed)
-    t = trainer(r, fresh(r), hr, out, val=val[::10] or val, lr=lr, show=False)
+    t = trainer(r, fresh(r), hr, out, lr=lr if r.unpaired else None, show=False)
+    if r.unpaired: t.pairs = Pairs(val[::10] or val, r.scale, p)
     watched(t)
     t.fit(r.stages, resume=True)
     came = provenance(r, t)
     t.export(**came)
-    scores = evaluate(t.shown, Pairs(val, r.scale, Protocol.named(r.protocol)), device=t.acc.device)['mean']
+    scores = evaluate(t.shown, Pairs(val, r.scale, p, keep=False), device=t.acc.device)['mean']
     keys = ('step','stage','seconds','d_right','weight','decision','frechet','lr_psnr','psnr_y','st_lpips_alex')
     return dict(variant=fingerprint(r), **{k:came[k] for k in ('seed','steps','kept','seconds','device','torch','precision')}, n=len(val), **scores,
                 history=[{k:h[k] for k in keys if k in h} for h in t.history])
+
+# %% ../nbs/13c_trials.ipynb #57d2473d
+def sets(name:str, # a key of TRIALS
+         data,     # the folder of images
+         folder    # where LR goes
+        )->tuple:  # ((LR, HR) to learn from, HR to measure on, by which protocol)
+    "What a trial is given"
+    data,s = Path(data),TRIALS[name].scale
+    if name=='photographs': return halves(image_files(data/'photos'), s, folder, 'standard'),image_files(data/'benchmarks'/'BSD100'),'standard'
+    faces = image_files(data/'faces'/'train')
+    lr,hr = halves(faces, s, folder)
+    own = {f.stem for f in lr}
+    if not TRIALS[name].unpaired: hr = [f for f in faces if f.stem in own]       # HR of the same people
+    if name=='D sees photographs': hr = image_files(data/'photos')
+    return (lr,hr),image_files(data/'faces'/'val'),'faces128'
+
+def ask(path,             # a .jsonl file; a trial that it holds is not repeated
+        data,             # as for `sets`
+        folder,           # for LR and runs; what was stopped goes on
+        seeds=(0,1,2), names=None):
+    "Run what is missing"
+    for name in names or TRIALS:
+        for seed in seeds:
+            if any((k['trial'],k['seed'])==(name,seed) for k in kept(path)): continue
+            given,val,protocol = sets(name, data, f'{folder}/{name.replace("/","-")}/lr')
+            row = dict(trial=name, **trial(TRIALS[name], seed, given, val, f'{folder}/{name.replace("/","-")}/{seed}', protocol))
+            with open(path, 'ab', buffering=0) as f: f.write((json.dumps(row)+'\n').encode())    # one write: two processes may share the file
 
 # %% ../nbs/13c_trials.ipynb #16b5b9a5
 def _part(x, down=0): return x[..., 8+down:120+down, 8:120]        # of a face of 128 x 128
@@ -102,3 +139,9 @@ def told_apart(real,           # HR files of some people
     seen = lambda u,how: _window(how(from_uint8(u).to(d.acc.device)), side, rng)
     right = [d.learn(seen(a[k], _part), seen(b[k], SHIFTS[shift]), 2e-4)['d_right'] for k in range(steps)]
     return float(torch.stack(right[-max(1, steps//4):]).mean())
+
+# %% ../nbs/13c_trials.ipynb #674fd10a
+#| eval: false
+if __name__ == '__main__':                                         # python -m sisr.trials FILE DATA FOLDER SEED [TRIAL ...]
+    file,data,folder,seed,*some = sys.argv[1:]
+    ask(file, data, folder, (int(seed),), some or None)
