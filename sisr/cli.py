@@ -250,17 +250,21 @@ def scores(res:dict # what `sisr.metrics.evaluate` found
     opt('--model', metavar='NAME|FILE', help='as in `sisr models`, a .safetensors file, bicubic or pinv (default: photos-x4)'),
     opt('--data', required=True, metavar='FOLDER', help='HR images'), SCALE, STYLE, DEVICE,
     opt('--protocol', metavar='NAME', help="standard, faces128 or ntire (default: the network's own)"),
+    opt('--degrade', metavar='NAME', default='bicubic', help='how LR is made: bicubic, realistic, blur, noise, jpeg-75, jpeg-50, jpeg-30 or all (default: bicubic)'),
     opt('--json', metavar='FILE', help='write all numbers here'))
 def evaluate_model(args)->int:
     "measure a network on a folder of HR images"
-    from sisr.metrics import evaluate
+    from sisr.metrics import Pairs, evaluate
+    from sisr.realistic import degradation
     # what cannot be written is known before the work, not after
     if args.json and Path(args.json).is_dir(): raise Usage(f'--json {args.json} is a folder: give a file')
     if args.json: Path(args.json).absolute().parent.mkdir(parents=True, exist_ok=True)
     f,scale,model = subject(args)
     protocol = protocol_of(args.protocol, model)
-    res = evaluate(lambda lr: f(lr, protocol), args.data, scale, protocol, model=model, progress=sys.stdout.isatty())
-    line(f'{model["name"]} x{scale}, {args.data}, protocol {protocol.name}\n{scores(res)}')
+    with as_usage(): degrade = degradation(args.degrade, scale)
+    pairs = Pairs(args.data, scale, protocol, keep=False, degrade=None if args.degrade=='bicubic' else degrade)
+    res = evaluate(lambda lr: f(lr, protocol), pairs, model=model, progress=sys.stdout.isatty())
+    line(f'{model["name"]} x{scale}, {args.data}, protocol {protocol.name}{", "+args.degrade if pairs.degrade else ""}\n{scores(res)}')
     for name,why in res['absent'].items(): line(f'without {name}: {why}')
     if args.json:
         with whole(Path(args.json)) as part: part.write_text(json.dumps(res, indent=1, ensure_ascii=False)+'\n', encoding='utf-8')

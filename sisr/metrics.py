@@ -341,4 +341,5 @@ def evaluate(f,                                # LR (N,C,h,w) in [-1,1] -> SR (N
     bad = pairs.skipped
     if not images: raise SisrError(f'none of the {len(pairs)} files can be used; {bad[0]["file"]}: {bad[0]["why"]}')
     return {'mean':_mean(images), 'images':images, 'skipped':bad, 'absent':absent, 'n':len(images), 'scale':pairs.scale,
-            'protocol':pairs.protocol.to_dict(), 'model':model or getattr(f, 'info', None) or {}, 'versions':_versions()}
+            'protocol':pairs.protocol.to_dict(), 'model':model or getattr(f, 'info', None) or {}, 'versions':_versions(),
+            **({'degradation':pairs.degrade.to_dict()} if hasattr(pairs.degrade, 'to_dict') else {})}

@@ -8,6 +8,7 @@ import math
 from contextlib import contextmanager
 from io import BytesIO
 from dataclasses import dataclass, asdict
+from functools import partial
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
@@ -17,8 +18,8 @@ from .images import SisrError, quantize, to_pil, to_tensor
 from .degradations import Bicubic
 
 # %% auto #0
-__all__ = ['MODES', 'DEGRADATIONS', 'gaussian', 'sinc', 'blurred', 'resized', 'grain', 'photons', 'jpeg', 'Harm', 'seeded',
-           'Realistic', 'degradation']
+__all__ = ['MODES', 'HARMS', 'DEGRADATIONS', 'gaussian', 'sinc', 'blurred', 'resized', 'grain', 'photons', 'jpeg', 'Harm',
+           'seeded', 'Realistic', 'OneHarm', 'degradation']
 
 # %% ../nbs/03a_realistic.ipynb #026f2261
 def _grid(side, device):
@@ -195,8 +196,30 @@ def spoil(self:Realistic, hr:Tensor)->Tensor:
     for f in _any(((fit,self.second.pressed),(self.second.pressed,fit))): x = f(x)
     return torch.where(_some((n,1,1,1), self.clean, dev), Bicubic(self.scale)(hr), quantize(x))
 
-# %% ../nbs/03a_realistic.ipynb #abea440d
-DEGRADATIONS = {'bicubic':Bicubic, 'realistic':Realistic}
+# %% ../nbs/03a_realistic.ipynb #46512d7a
+def _round(x, sigma): return blurred(x, gaussian(torch.full((len(x),2), sigma, device=x.device), torch.zeros(len(x), device=x.device)))
+def _grained(x, sigma): return grain(x, torch.full((len(x),), sigma, device=x.device), torch.zeros(len(x), dtype=torch.bool, device=x.device)).clamp(-1,1)
+
+HARMS = {'blur':(.5,0,0), 'noise':(0,8.,0), 'jpeg-75':(0,0,75), 'jpeg-50':(0,0,50), 'jpeg-30':(0,0,30),
+         'all':(.3,4.,60)}              # name -> blur (sigma, pixels of LR), grain (sigma, levels of 255), quality of JPEG; 0: none
+
+@dataclass(frozen=True)
+class OneHarm:
+    "LR with the same harm each time: (N,C,H,W) -> (N,C,H/scale,W/scale) on the 8-bit grid"
+    kind:str              # a key of HARMS
+    scale:int=4
+    exact = False
+
+    def __call__(self, hr:Tensor, seed:int|None=None)->Tensor:
+        sigma,level,quality = HARMS[self.kind]
+        with seeded(seed):
+            x = Bicubic(self.scale)(_round(hr, sigma*self.scale) if sigma else hr)
+            x = quantize(_grained(x, level)) if level else x
+            return jpeg(x, quality) if quality else x
+    def to_dict(self)->dict: return dict(kind=self.kind, exact=self.exact, scale=self.scale)
+
+# %% ../nbs/03a_realistic.ipynb #f82c65d2
+DEGRADATIONS = {'bicubic':Bicubic, 'realistic':Realistic, **{k:partial(OneHarm, k) for k in HARMS}}
 
 def degradation(kind:str, # a key of DEGRADATIONS
                 scale:int # HR over LR
