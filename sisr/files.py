@@ -81,16 +81,19 @@ def _readable(path):
             if Path(path).stat().st_size==0: raise bad('the file is empty')
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')          # large: from 89 million pixels on Pillow warns, from 179 it refuses
+            warnings.simplefilter('always', SisrWarning)
             yield
     except SisrError as e: raise e if str(path) in str(e) else bad(e) from None
     except UnidentifiedImageError: raise bad('not an image that can be read') from None
     except PermissionError: raise bad('no permission to read it') from None
     except Image.DecompressionBombError:
-        raise bad(f'over {_most():,} pixels; if you trust it, raise PIL.Image.MAX_IMAGE_PIXELS') from None
+        raise bad(f'over {_most():,} pixels; if you trust it, set SISR_MAX_PIXELS=1000000000, say') from None
     except MemoryError: raise bad('needs more memory than there is') from None
     except Exception as e: raise bad(f'damaged or cut short ({" ".join(str(e).split())[:200] or type(e).__name__})') from None
 
 def _most(): return 2*Image.MAX_IMAGE_PIXELS if Image.MAX_IMAGE_PIXELS else sys.maxsize
+
+if os.environ.get('SISR_MAX_PIXELS', '').isdigit(): Image.MAX_IMAGE_PIXELS = -(-int(os.environ['SISR_MAX_PIXELS'])//2)   # Pillow refuses twice as many
 
 # %% ../nbs/00_files.ipynb #7fc2e3af
 TOLD = 270,271,272,305,306,315,33432                 # what a picture shows, who made it, with what and when, whose it is
@@ -119,6 +122,7 @@ def _info(img):
     if exif := _exif(img): res['exif'] = exif
     if known('dpi', tuple) and len(dpi)==2 and all(_number(d) and 1<=d<=9600 for d in dpi): res['dpi'] = tuple(map(float, dpi))
     if kept := {k:v for k,v in text.items() if img.format=='PNG' and len(v)<10_000 and not k.startswith(('XML:','Raw profile'))}: res['text'] = kept
+    if _number(old.get('gamma')) and abs(float(old['gamma'])-.45455)>.01 and 'icc_profile' not in res: res['gamma'] = float(old['gamma'])   # of a PNG, if not sRGB's
     if _number(old.get('duration')): res['duration'] = float(old['duration'])
     if known('loop', int) and 0<=old['loop']<65536: res['loop'] = old['loop']
     return res
@@ -167,6 +171,18 @@ def _sixteen(f, n, img):
     if isinstance(key, tuple) and u.shape[2]==3: u = np.dstack([u, (u!=np.uint16(key)).any(2)*np.uint16(65535)])
     return u
 
+# %% ../nbs/00_files.ipynb #b88a4bb8
+def _cut_to_8(img)->bool:
+    "Has this file more than 8 bits, of which Pillow gives 8?"
+    if img.mode.startswith(('I','F')): return False
+    if img.format=='PPM': return any(t[0]=='ppm' and isinstance(t[3], int) and t[3]>255 for t in img.tile)
+    if img.format=='TIFF': return ';16' in _raw(img.tile[0]) if img.tile else False
+    if img.format not in ('JPEG2000','AVIF') or not getattr(img, 'fp', None): return False
+    where = img.fp.tell(); img.fp.seek(0); head = img.fp.read(4096); img.fp.seek(where)
+    siz,av1 = head.find(b'\xff\x51'),head.find(b'av1C')             # the size of a JPEG 2000 image, 38 bytes before its depth; what an AV1 picture is made of
+    if img.format=='AVIF': return 0<av1<4090 and bool(head[av1+6]&0x40)
+    return 0<siz<4050 and (head[siz+40]&127)>7
+
 # %% ../nbs/00_files.ipynb #eca645be
 class Deep(Image.Image):
     "Colour, or gray and alpha, in 16 bits: to Pillow an image of 8, but `levels` has them all, and PNG and TIFF keep them"
@@ -178,7 +194,8 @@ class Deep(Image.Image):
     @property
     def levels(self):
         "(H,W,C) uint16; None once somebody has painted on the image"
-        return self._levels if np.array_equal(np.asarray(self), _eight(self._levels)) else None
+        a,u = np.asarray(self),self._levels
+        return u if a.shape==u.shape and all(np.array_equal(a[i:i+256], _eight(u[i:i+256])) for i in range(0, len(u), 256)) else None
 
     def save(self, fp, format=None, **kw):
         "As Pillow does it; PNG and TIFF with all 16 bits"
@@ -190,8 +207,10 @@ class Deep(Image.Image):
             s.write(u); s.close()
 
 def _eight(u):
-    "16 bits rounded to 8"
-    return ((u.astype(np.uint32)*255+32767)//65535).astype(np.uint8)
+    "16 bits rounded to 8, some rows at a time: in between they take 32"
+    res = np.empty(u.shape, np.uint8)
+    for i in range(0, len(u), 256): res[i:i+256] = (u[i:i+256].astype(np.uint32)*255+32767)//65535
+    return res
 
 # %% ../nbs/00_files.ipynb #6e538edc
 def _decode(f, n=0):
@@ -200,8 +219,12 @@ def _decode(f, n=0):
     if n: img.seek(n)
     u = _sixteen(f, n, img)
     if u is not None: return Deep(u, {k:v for k,v in _info(img).items() if k!='transparency'})
+    cut,name = _cut_to_8(img),getattr(f, 'name', 'stream') if hasattr(f, 'read') else f
+    if cut: warnings.warn(SisrWarning(f'{name}: more than 8 bits are read as 8; 16 are read from PNG and TIFF'))
+    inverted = img.format=='TIFF' and img.tag_v2.get(262)==0 and img.mode.startswith('I;16')     # white is zero: of 16 bits Pillow leaves it so
     step = {'L;2':85,'L;4':17}.get(_raw(img.tile[0]) if img.tile else '', 1)
     img,info = _upright(_load(img)),_info(img)       # loaded, as the end of a PNG may say more
+    if inverted: img = Image.fromarray(65535-np.asarray(img))
     if img.mode=='L' and 'transparency' in info: info['transparency'] = info['transparency']*step   # the gray that is clear, in 8 bits
     img.info = info
     return img

@@ -39,7 +39,7 @@ def on_white(img:Image.Image # any mode with alpha
 # %% ../nbs/00_formats.ipynb #38e82324
 def _fitted(img, fmt):
     "The image as this format can hold it, and what was lost: (image, list of text)"
-    able,lost = ABLE[fmt],[]
+    able,lost = ABLE[fmt],[f'its gamma of {img.info["gamma"]:.3g} is lost, and with it what its colours mean'] if img.info.get('gamma') and fmt!='PNG' else []
     if max(img.size)>SIDE.get(fmt, 2**31): raise SisrError(f'{fmt} holds {SIDE[fmt]} pixels a side, not {max(img.size)}: .png and .tif hold more')
     if isinstance(img, Deep) and (img.levels is None or 'color16' not in able): lost.append('16 bits became 8'); img = img.copy()
     if img.mode.startswith('I;16') and 'gray16' not in able: lost.append('16 bits became 8'); img = Image.fromarray(_eight(np.asarray(img)))
@@ -56,10 +56,11 @@ def said(info:dict, # of an image
         )->dict:
     "What to tell a writer beside the pixels"
     res = {k:info[k] for k in ('icc_profile','exif','dpi') if info.get(k)}
-    if fmt=='PNG' and info.get('text'):
+    if fmt=='PNG' and (info.get('text') or info.get('gamma')):
         from PIL.PngImagePlugin import PngInfo
         res['pnginfo'] = PngInfo()
-        for k,v in info['text'].items(): res['pnginfo'].add_itxt(k, v)
+        if info.get('gamma'): res['pnginfo'].add(b'gAMA', struct.pack('>I', round(info['gamma']*100_000)))
+        for k,v in info.get('text', {}).items(): res['pnginfo'].add_itxt(k, v)
     return res
 
 def _write(imgs, f, fmt, quality):

@@ -326,7 +326,8 @@ _FLOATS = 'F16','F32','F64','BF16'
 def explains(info:dict # of a network
             )->bool:
     "Is its SR to be made consistent with LR, where nobody says otherwise?"
-    return info.get('consistent', (info.get('degradation') or {}).get('exact', True))
+    d = info.get('degradation')
+    return bool(info.get('consistent', d.get('exact', True) if isinstance(d, dict) else True))
 
 # %% ../nbs/06_generators.ipynb #287f3917
 def receptive_radius(net:nn.Module # a network of this page

@@ -17,10 +17,10 @@ _all_ = ['IMAGE_SUFFIXES', 'Deep', 'SisrError', 'SisrWarning', 'enlarged', 'form
          'sample', 'samples', 'save_image']
 
 # %% auto #0
-__all__ = ['KEPT', 'to_uint8', 'from_uint8', 'quantize', 'Picture', 'levels', 'describing', 'from_levels', 'to_pil',
-           'fill_hidden', 'to_tensor', 'luma', 'screen', 'panels', 'in_notebook', 'figure_bytes', 'show',
-           'IMAGE_SUFFIXES', 'Deep', 'SisrError', 'SisrWarning', 'enlarged', 'format_of', 'frame_count', 'frames',
-           'image_files', 'on_white', 'open_image', 'sample', 'samples', 'save_image']
+__all__ = ['KEPT', 'to_uint8', 'from_uint8', 'quantize', 'Picture', 'levels', 'describing', 'from_levels', 'to_pil', 'counts',
+           'halved', 'behind', 'pull_push', 'fill_hidden', 'to_tensor', 'luma', 'screen', 'panels', 'in_notebook',
+           'figure_bytes', 'show', 'IMAGE_SUFFIXES', 'Deep', 'SisrError', 'SisrWarning', 'enlarged', 'format_of',
+           'frame_count', 'frames', 'image_files', 'on_white', 'open_image', 'sample', 'samples', 'save_image']
 
 # %% ../nbs/00_images.ipynb #aecfae54
 def to_uint8(x:Tensor # float in [-1,1], any shape; clamped. uint8 stays as it is
@@ -106,7 +106,7 @@ class Picture:
 
     def solid(self)->Tensor:
         "Colour (1,C,H,W) where hidden pixels took the colour of visible neighbours: what a network should see"
-        return self.color if self.alpha is None else fill_hidden(self.color, self.alpha>-1)
+        return self.color if self.alpha is None else fill_hidden(self.color, counts(self.alpha))
 
     def to_pil(self)->Image.Image:
         "Pillow image of mode L, LA, RGB, RGBA, I;16 or `Deep`, with what its file said"
@@ -126,7 +126,7 @@ def _picture(cls, a):
     return cls(x[:,:c], x[:,c:] if c<x.shape[1] else None, bits, info)
 
 # %% ../nbs/00_images.ipynb #a75d335e
-KEPT = 'icc_profile','exif','dpi','text','duration','loop'
+KEPT = 'icc_profile','exif','dpi','text','gamma','duration','loop'
 
 def _from_pil(img):
     "Pillow image -> array, bits, info"
@@ -169,17 +169,37 @@ def to_pil(x:Tensor        # (1,C,H,W) or (C,H,W) in [-1,1]; C: 1 gray, 2 gray a
     u = to_uint8(x.detach().reshape(x.shape[-3:])).permute(1,2,0).cpu().numpy()
     return Image.fromarray(u.squeeze(2) if u.shape[2]==1 else np.ascontiguousarray(u))
 
-# %% ../nbs/00_images.ipynb #c3678211
-def fill_hidden(x:Tensor,     # (1,C,H,W)
-                seen:Tensor   # (1,1,H,W), true where the colour means something
-               )->Tensor:     # (1,C,H,W): `x` where seen, elsewhere a smooth continuation of it
+# %% ../nbs/00_images.ipynb #8472fe67
+def counts(alpha:Tensor # (1,1,H,W) in [-1,1]
+          )->Tensor:    # the same shape, 0 to 1
+    "How much the colour of a pixel means: nothing where it is clear, all of it from a quarter on"
+    return ((alpha+1)*2).clamp(0,1)**2
+
+def halved(p:Tensor, w:Tensor)->tuple:
+    "Colour times weight, and weight, at half the size; a cell with one seen pixel is seen"
+    pad = (0,w.shape[3]%2,0,w.shape[2]%2)
+    p,w = (F.avg_pool2d(F.pad(t, pad), 2) for t in (p,w))
+    more = (4*w).clamp(max=1)/w.clamp(min=1e-9)
+    return p*more,w*more
+
+def behind(p:Tensor, w:Tensor, coarse)->tuple:
+    "What is seen, and behind it the coarser picture; colours times weights, and weights"
+    q,t = (F.interpolate(z, scale_factor=2, mode='bilinear')[...,:w.shape[2],:w.shape[3]] for z in coarse)
+    return p+(1-w)*q,w+(1-w)*t
+
+def pull_push(p:Tensor, w:Tensor)->tuple:
+    "Weights that are all above zero, if there is one"
+    return (p,w) if w.min()==1 or w.numel()==1 else behind(p, w, pull_push(*halved(p, w)))
+
+# %% ../nbs/00_images.ipynb #8fa7397f
+def fill_hidden(x:Tensor, # (1,C,H,W)
+                w:Tensor  # (1,1,H,W), how much its colour means: 0 to 1, or false and true
+               )->Tensor: # (1,C,H,W): `x` where w is 1, elsewhere a smooth continuation of it
     "Continue the seen colours into the unseen pixels, coarse to fine; time linear in pixels"
-    if seen.all() or not seen.any(): return x
-    pad,w = (0,x.shape[3]%2,0,x.shape[2]%2),seen.to(x.dtype)
-    cw = F.avg_pool2d(F.pad(w,pad),2)
-    c = F.avg_pool2d(F.pad(x*w,pad),2)/cw.clamp(min=.25)  # the average of what is seen in each 2 x 2
-    c = fill_hidden(c, cw>0).repeat_interleave(2,2).repeat_interleave(2,3)
-    return torch.where(seen, x, c[...,:x.shape[2],:x.shape[3]])
+    w = w.to(x.dtype)
+    if w.min()==1 or not w.any(): return x
+    p,t = pull_push(x*w, w)
+    return torch.where(w==1, x, p/t.clamp(min=1e-9))
 
 # %% ../nbs/00_images.ipynb #49750c12
 def to_tensor(img,                 # path, Pillow image, array, tensor or Picture, as `Picture.of` takes

@@ -47,6 +47,8 @@ class Tiled:
                  consistent:bool=None,    # make A(SR) = LR; None: unless the network says it was trained for damaged LR
                  half:bool=None           # bfloat16 inside the network; None: on CUDA only
                 ):
+        for name,v in dict(tile=tile, overlap=overlap).items():
+            if not (v is None or isinstance(v, int) and v>=0): raise SisrError(f'{name}={v}: a whole number of pixels is wanted, 0 or more')
         self.device,self.given = pick_device(device),net                  # `given`: as it came, to be saved or given away
         self.net = (net if getattr(net, 'foreign', False) else fuse(net)).to(self.device).to(memory_format=torch.channels_last)
         self.scale,self.tile,self.unit = net.scale,tile,getattr(net, 'unit', 1)     # pixels a network takes at a time

@@ -13,16 +13,17 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from PIL import Image
 from torch import Tensor
-from .images import Deep, Picture, SisrError, describing, enlarged, format_of, from_levels, levels, open_image, save_image
+from .images import (Deep, Picture, SisrError, behind, counts, describing, enlarged, format_of, from_levels, halved, levels, open_image, pull_push,
+                         save_image)
 from .formats import said, written
 from .strips import strips
 from .resize import upscale
 from .hub import push_to_hub
-from .networks import find_network, interpolate, load_network, sisters
+from .networks import find_network, load_network, sisters
 from .tiled import Tiled, pick_device
 
 # %% auto #0
-__all__ = ['Upscaler', 'Source', 'is_hard', 'around', 'memory']
+__all__ = ['CELL', 'Upscaler', 'is_hard', 'Source', 'around', 'memory']
 
 # %% ../nbs/14_upscaler.ipynb #26e02a75
 class Upscaler(Tiled):
@@ -40,19 +41,27 @@ class Upscaler(Tiled):
         "Give the network away, with its card: `sisr.hub.push_to_hub`"
         return push_to_hub(self.given, repo, **kw)
 
+# %% ../nbs/14_upscaler.ipynb #90136c6a
+def is_hard(alpha:Tensor)->bool:
+    "Is this mask all or nothing?"
+    return not ((alpha>-1) & (alpha<1)).any()
+
 # %% ../nbs/14_upscaler.ipynb #6431a736
+CELL = 32                                                             # pixels of a side: what is clear takes its colour from cells of this size, or from nearer
+
 class Source:
     "A picture to look at piece by piece"
     def __init__(self, img # path, Pillow image, array, tensor or `Picture`
                 ):
         if isinstance(img, (str,Path)) or hasattr(img, 'read'): img = open_image(img)
-        self.img,self.levels = img,img.levels if isinstance(img, Deep) else None
-        one = self._cut(0,1,0,1) if isinstance(img, Image.Image) else Picture.of(img)
-        if one.alpha is not None: self.img = replace(p := Picture.of(img), color=p.solid())
-        elif not isinstance(img, Image.Image): self.img = one
-        self.w,self.h = self.img.size
+        self.img = img if isinstance(img, Image.Image) else Picture.of(img)
+        self.levels,(self.w,self.h) = img.levels if isinstance(img, Deep) else None,self.img.size
+        if not (self.w and self.h): raise SisrError('an image without pixels')
+        if getattr(img, 'mode', '')=='I' and not (0<=(e := img.getextrema())[0] and e[1]<65536): raise SisrError(f'gray image from {e[0]} to {e[1]}: 16 bits (0..65535) are wanted')
+        one = self._cut(0,1,0,1)
         self.bits,self.info,self.channels = one.bits,one.info,one.color.shape[1]+(one.alpha is not None)
-        self.hard = one.alpha is not None and is_hard(self.img.alpha)
+        self.hard,self.coarse = one.alpha is not None,None
+        if self.hard: self._survey()
 
     def _cut(self, t, b, l, r):
         if isinstance(self.img, Picture): return replace(self.img, color=self.img.color[...,t:b,l:r], alpha=None if self.img.alpha is None else self.img.alpha[...,t:b,l:r])
@@ -60,13 +69,43 @@ class Source:
         part = self.img.crop((l,t,r,b)); part.info = self.img.info
         return Picture.of(part)
 
-    def color(self, at)->Tensor: "(1,C,h,w) of a piece, in [-1,1]"; return self._cut(at[1].start, at[1].stop, at[2].start, at[2].stop).color
-    def alpha(self, at)->Tensor: "(1,1,h,w) of a piece"; return self.img.alpha[at]
+    def alpha(self, at)->Tensor:
+        "(1,1,h,w) of a piece"
+        (t,b,_),(l,r,_) = at[1].indices(self.h),at[2].indices(self.w)
+        return self._cut(t, b, l, r).alpha
 
-# %% ../nbs/14_upscaler.ipynb #90136c6a
-def is_hard(alpha:Tensor)->bool:
-    "Is this mask all or nothing?"
-    return not ((alpha>-1) & (alpha<1)).any()
+# %% ../nbs/14_upscaler.ipynb #9cac46af
+@patch
+def _survey(self:Source):
+    "The coarse picture of what is seen; and is alpha all or nothing?"
+    rows = []
+    for t in range(0, self.h, 8*CELL):
+        piece = self._cut(t, min(t+8*CELL, self.h), 0, self.w)
+        self.hard = self.hard and is_hard(piece.alpha)
+        rows.append(_pulled(piece)[-1])
+    self.coarse = pull_push(*(torch.cat(z, 2) for z in zip(*rows)))
+
+def _pulled(piece)->list:
+    "Colour times weight, and weight, from whole pixels to cells"
+    w = counts(piece.alpha)
+    res = [(piece.color*w,w)]
+    while 2**(len(res)-1)<CELL: res.append(halved(*res[-1]))
+    return res
+
+@patch
+def color(self:Source,
+          at              # (.., rows, columns)
+         )->Tensor:       # (1,C,h,w), in [-1,1]
+    "Colour of a piece; what is clear there has that of its neighbours"
+    (t,b,_),(l,r,_) = at[1].indices(self.h),at[2].indices(self.w)
+    if self.coarse is None: return self._cut(t, b, l, r).color
+    v,u = (max(0, n//CELL-1)*CELL for n in (t,l))
+    piece = self._cut(v, min(self.h, (b//CELL+2)*CELL), u, min(self.w, (r//CELL+2)*CELL))
+    x,*finer = piece.color,*_pulled(piece)[:-1]
+    q = tuple(z[..., v//CELL:v//CELL-(-x.shape[2]//CELL), u//CELL:u//CELL-(-x.shape[3]//CELL)] for z in self.coarse)
+    for p,w in reversed(finer): q = behind(p, w, q)
+    x = torch.where((w==1) | (q[1]==0), x, q[0]/q[1].clamp(min=1e-9))
+    return x[..., t-v:b-v, l-u:r-u]
 
 # %% ../nbs/14_upscaler.ipynb #7653361c
 def around(x:Tensor # (N,C,h,w)

@@ -10,7 +10,8 @@ from sisr.generators import SRResNet, find_model, load_model, models, plain_stat
 from sisr.images import Picture, SisrError, from_uint8, to_tensor
 from sisr.metrics import lr_psnr
 from sisr.resize import downscale
-from sisr.upscaler import Upscaler, interpolate, load_network, pick_device, sisters
+from sisr.networks import interpolate, load_network, sisters
+from sisr.upscaler import Upscaler, pick_device
 
 
 def net(scale=4, **kw):
