@@ -6,7 +6,7 @@
 from __future__ import annotations
 import argparse, json, sys
 from pathlib import Path
-from .shell import (COMMANDS, Usage, answer, as_usage, attempt, command, is_film, line, meter, names_file, opt, say, setting, spared,
+from .shell import (COMMANDS, Usage, answer, as_usage, attempt, command, is_film, line, mannered, meter, named, names_file, opt, say, setting, spared,
                         table, targets, warned, whole, whole_number)
 
 # %% auto #0
@@ -19,6 +19,7 @@ __all__ = ['MODEL', 'SCALE', 'STYLE', 'DEVICE', 'main', 'collect', 'plan', 'page
 def main(argv:list=None # what was typed after `sisr`; None: from the command line
         )->int:         # exit status
     "`sisr ...`: 0 done, 1 bad input, 2 wrong command, 130 stopped"
+    if argv is None: mannered()
     return answer(sys.argv[1:] if argv is None else list(map(str, argv)))
 
 # %% ../nbs/15_cli.ipynb #f79bd047
@@ -63,6 +64,7 @@ def upscaler(args     # parsed options: model, device, and scale, style, tile, c
     from sisr.generators import models
     from sisr.upscaler import Upscaler, find_network, load_network, pick_device, sisters
     scale,style = (getattr(args, k, None) for k in ('scale','style'))
+    if args.model=='': raise Usage('--model is empty: give a name that `sisr models` lists, or a file')
     name = args.model or f'photos-x{scale or 4}'
     if not args.model and name not in models():
         raise Usage(f'--scale {scale}: no network that enlarges {scale} times is shipped; give one by --model' + (f', or train one by --recipe {name}' if scale in (2,8) else ''))
@@ -146,14 +148,14 @@ def enlarge(up, file, to:Path, bar=None):
         from sisr.video import upscale_video
         to.parent.mkdir(parents=True, exist_ok=True)
         clip = upscale_video(up, file, to, bar)
-        return line(f'{file} -> {to} ({clip.width*up.scale} x {clip.height*up.scale})')
+        return line(f'{named(file)} -> {named(to)} ({clip.width*up.scale} x {clip.height*up.scale})')
     lrs = frames(file, to)                                        # one, but for pictures that move and files of pages
     to.parent.mkdir(parents=True, exist_ok=True)
     if len(lrs)>1 and up.needs(sum(i.height for i in lrs), lrs[0].width)>memory():
         raise SisrError(f'{file}: its {len(lrs)} pictures, all of them larger, need more memory than there is')
     if len(lrs)==1: w,h = up.to_file(lrs[0], to, bar)
     else: (w,h),_ = (imgs := [up(lr, bar) for lr in lrs])[0].size,save_image(imgs, to)
-    line(f'{file} -> {to} ({w} x {h})')
+    line(f'{named(file)} -> {named(to)} ({w} x {h})')
 
 # %% ../nbs/15_cli.ipynb #c1101c95
 @command('upscale',

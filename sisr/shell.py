@@ -11,8 +11,9 @@ from pathlib import Path
 
 # %% auto #0
 __all__ = ['COMMANDS', 'FORMATS', 'FILMS', 'say', 'Usage', 'near', 'Parser', 'whole_number', 'setting', 'opt', 'command',
-           'parser_of', 'overview', 'reason', 'tell', 'attempt', 'warned', 'as_usage', 'run', 'resumes', 'answer',
-           'line', 'meter', 'table', 'whole', 'is_film', 'names_file', 'targets', 'spared']
+           'parser_of', 'overview', 'reason', 'tell', 'attempt', 'warned', 'as_usage', 'run', 'resumes', 'Stopped',
+           'mannered', 'answer', 'line', 'named', 'meter', 'table', 'whole', 'is_film', 'names_file', 'targets',
+           'spared']
 
 # %% ../nbs/14a_shell.ipynb #0a5161ad
 def say(message,      # text or exception; line breaks become spaces
@@ -37,7 +38,9 @@ def near(word:str,     # what was typed
 # %% ../nbs/14a_shell.ipynb #3450283c
 class Parser(argparse.ArgumentParser):
     "argparse, with one-line errors and hints"
-    def error(self, message): raise Usage(f'{message} (see {self.prog} --help)')
+    def error(self, message):
+        hint = '; a name that begins with - is given as ./-name' if 'are required' in message and any(a.startswith('-') and '.' in a for a in sys.argv) else ''
+        raise Usage(f'{message} (see {self.prog} --help){hint}')
 
     def parse(self, argv:list)->argparse.Namespace:
         "All of `argv`, or a hint for the first option that is not known"
@@ -157,6 +160,20 @@ def resumes(name:str)->bool:
     return any('--resume' in names for names,_ in COMMANDS.get(name, ('',()))[1])
 
 # %% ../nbs/14a_shell.ipynb #676a33cb
+class Stopped(KeyboardInterrupt):
+    "Somebody wants this process to end: what Ctrl-C does, by another signal"
+    def __init__(self, signal): self.signal = signal
+
+def mannered():
+    "Ending by SIGTERM or SIGHUP cleans up as Ctrl-C does, and no letter is too rare for a terminal or a log"
+    import signal, threading
+    def stop(n, frame): raise Stopped(n)
+    if threading.current_thread() is threading.main_thread():
+        for name in ('SIGTERM','SIGHUP'):                          # not all systems have all
+            if (s := getattr(signal, name, None)) and signal.getsignal(s)==signal.SIG_DFL: signal.signal(s, stop)
+    for stream in (sys.stdout,sys.stderr):
+        if hasattr(stream, 'reconfigure'): stream.reconfigure(errors='backslashreplace')
+
 def answer(argv:list # what was typed after `sisr`
           )->int:    # exit status: 0 done, 1 bad input, 2 wrong command, 130 stopped
     "`run`, and never a traceback"
@@ -166,7 +183,7 @@ def answer(argv:list # what was typed after `sisr`
         return status
     except SystemExit as e: return e.code or 0                    # argparse has printed its help
     except Usage as e: return say(e, 2)
-    except KeyboardInterrupt: return say('stopped; the same with --resume goes on' if resumes(argv[0]) else 'stopped', 130)
+    except KeyboardInterrupt as e: return say('stopped; the same with --resume goes on' if resumes(argv[0]) else 'stopped', 128+getattr(e, 'signal', 2))
     except BrokenPipeError: os.dup2(os.open(os.devnull, os.O_WRONLY), 1); return 141   # as `| head` wants it
     except Exception as e: return tell(e)
 
@@ -174,6 +191,10 @@ def answer(argv:list # what was typed after `sisr`
 def line(text:str):
     "One line of result; on a terminal it takes the place of the bar"
     print(('\r\033[K' if sys.stdout.isatty() else '')+text, flush=True)
+
+def named(path)->str:
+    "A file's name as part of one line: a line break in it is shown as such"
+    return str(path).replace('\n', '\\n').replace('\r', '\\r')
 
 # %% ../nbs/14a_shell.ipynb #74c6f64f
 def meter(total     # function that counts the steps; only called when there is a terminal
@@ -221,6 +242,7 @@ def names_file(inputs:list, # as typed
               )->bool:
     "Does `-o` name one file, rather than a folder?"
     to,one = Path(out),len(inputs)==1 and not Path(inputs[0]).is_dir()
+    if to.exists() and not to.is_dir() and not to.suffix: raise Usage(f'-o {out} is a file, not a folder')
     if to.is_dir() or out.endswith(('/',os.sep)) or not to.suffix: return False
     film = one and is_film(inputs[0])
     if to.suffix.lower() in (FILMS if film else FORMATS):
