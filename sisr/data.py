@@ -104,7 +104,7 @@ def _fitting(self:Patches, i):
         if min(u.shape[1:])>=self.size: return u
         if j in self._too_small: continue
         self._too_small.add(j)
-        warnings.warn(f'skipped {self.images.items[j]}: {u.shape[2]}x{u.shape[1]} px is smaller than a patch of {self.size}', SisrWarning, stacklevel=4)
+        if len(self._too_small)==1: warnings.warn(f'skipped {self.images.items[j]}, and all like it: {u.shape[2]}x{u.shape[1]} px is smaller than a patch of {self.size}', SisrWarning, stacklevel=4)
     raise SisrError(f'no image is as large as a patch of {self.size} px: choose a smaller patch')
 
 # %% ../nbs/04_data.ipynb #4ae342d1

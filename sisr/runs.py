@@ -119,7 +119,8 @@ def differences(then:dict, # settings a run was begun with; under 'stages' a lis
                 now:dict   # those it is to be resumed with
                )->list:    # of texts, sorted
     "What differs between two recipes"
-    other = [f'{k}={then.get(k)}, not {now.get(k)}' for k in then.keys()|now.keys() if k!='stages' and then.get(k)!=now.get(k)]
+    other = [f'{k}={then.get(k)}, not {now.get(k)}' for k in then.keys()|now.keys() if k!='stages' and then.get(k)!=now.get(k)
+             and (k!='images' or {k}<=then.keys()&now.keys())]     # an older run does not know its images
     for i,(a,b) in enumerate(zip_longest(then.get('stages',()), now.get('stages',()), fillvalue={})):
         other += [f'{k}={a.get(k)}, not {b.get(k)} (stage {i+1})' for k in a.keys()|b.keys() if a.get(k)!=b.get(k)]
     return sorted(other)

@@ -67,12 +67,17 @@ def _sized(d, share):
     res = {**d, 'arch':{**arch, 'size':int(arch['size']*share)}} if 'size' in arch else d
     return {**res, 'detail':int(d['detail']*share)} if d.get('detail') else res
 
-def _common(r, g, show, save, losses):
+def _names(items):
+    "What tells sets of images apart, wherever they lie: how many, and a digest of their names"
+    names = sorted(Path(x).name for x in items if isinstance(x, (str,Path)))
+    return f'{len(items)} ({hashlib.sha256(repr(names).encode()).hexdigest()[:8]})'
+
+def _common(r, g, show, save, losses, *items):
     "What any trainer of this recipe is given"
     n = sum(s.steps for s in r.stages)
     return dict(adversary=Adversary(**_sized(r.adversary, g.scale/r.scale), seed=r.seed) if r.adversary else None, hard=r.hard, ema=r.ema,
                 log=max(1, min(50, n//30, r.look)), save=save or max(1, min(r.look, n//10)),
-                precision=None if r.precision=='auto' else r.precision, seed=r.seed, recipe=asdict(r), losses=losses, show=show)
+                precision=None if r.precision=='auto' else r.precision, seed=r.seed, recipe={**asdict(r), 'images':' and '.join(map(_names, items))}, losses=losses, show=show)
 
 # %% ../nbs/13a_training.ipynb #feb63181
 def trainer(r:Recipe,          # what to do
@@ -90,8 +95,8 @@ def trainer(r:Recipe,          # what to do
         raise SisrError(f'recipe {r.name} learns from small images and from large ones of other scenes: --lr FOLDER --hr FOLDER' if r.unpaired else
                         f'recipe {r.name} makes its own small images: it takes no --lr')
     items,protocol = items_of(data, r.dataset),Protocol.named(r.protocol, perceptual=None, channels=1 if r.gray else 3)
-    if r.unpaired: t = _unpaired(r, g, items_of(lr), items, protocol, out, val, _common(r, g, show, save, losses))
-    else: t = _paired(r, g, items, protocol, out, val, _common(r, g, show, save, losses))
+    if r.unpaired: small = items_of(lr); t = _unpaired(r, g, small, items, protocol, out, val, _common(r, g, show, save, losses, small, items))
+    else: t = _paired(r, g, items, protocol, out, val, _common(r, g, show, save, losses, items))
     if r.batch%t.acc.num_processes: raise SisrError(f'batch {r.batch} cannot be shared by {t.acc.num_processes} processes')
     t.patches[0]                                                   # what is wrong with the data is said now
     return t
@@ -113,8 +118,22 @@ def _named(items, protocol):
     return bool(protocol.crop) and isinstance(items[0], (str,Path))
 
 # %% ../nbs/13a_training.ipynb #2003e45f
+def _usable(items, gray):
+    "Those that can be read, so that no bad file is kept aside to validate on; the others are named"
+    images = ImageSet(items, gray=gray)
+    for i in range(len(items)): images[i]
+    return [x for i,x in enumerate(items) if i not in images.skipped]
+
+def _area(items, gray):
+    "Pixels of the median image, of ten at most"
+    some = ImageSet(items[::max(1, len(items)//10)], gray=gray)
+    sizes = sorted(some[i].shape[1]*some[i].shape[2] for i in range(len(some)))
+    return sizes[len(sizes)//2]
+
 def _unpaired(r, g, lr, hr, protocol, out, val, common):
     "LR images of some scenes, HR images of others"
+    lr = _usable(lr, r.gray)
+    if (a := _area(lr, r.gray))>=(b := _area(hr, r.gray)): warnings.warn(f'LR images are as large as HR images ({a:,.0f} and {b:,.0f} pixels): are --lr and --hr swapped?', SisrWarning)
     fit,held = holdout(lr, people=_named(lr, protocol))
     small,large = (ImageSet(x, p, gray=r.gray) for x,p in ((fit,None),(hr,protocol if protocol.crop else None)))
     aside,every = ImageSet(held, gray=r.gray),max(1, len(large)//100)

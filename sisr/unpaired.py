@@ -4,35 +4,89 @@
 
 # %% ../nbs/04a_unpaired.ipynb #281f73e3
 from __future__ import annotations
+import warnings
 from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from .images import SisrError
+from .images import SisrError, SisrWarning
 from .data import ImageSet, Patches, identities
 
 # %% auto #0
-__all__ = ['thumbnails', 'twins', 'Unpaired', 'apart']
+__all__ = ['SHARES', 'OFF', 'windows', 'look', 'Gallery', 'twins', 'Unpaired', 'apart']
 
-# %% ../nbs/04a_unpaired.ipynb #34b1295f
-def thumbnails(images:ImageSet # or anything with `len` and `[i]` -> uint8 (C,H,W)
-              )->Tensor:       # (n,16,16) float32
-    "Each picture at 16 x 16, gray, of mean 0 and deviation 1; what is nearly flat stays so"
-    small = torch.stack([F.adaptive_avg_pool2d(images[i].float().mean(0, keepdim=True), 16)[0] for i in range(len(images))])
-    small = small-small.mean((1,2), keepdim=True)
-    return small/small.square().mean((1,2), keepdim=True).sqrt().clamp_min(8)
+# %% ../nbs/04a_unpaired.ipynb #6681a9f1
+SHARES = [1-.04*k for k in range(13)]                                 # of a picture, which a window in its middle takes
 
-def _laid(x): return (y for r in (x,x.mT) for y in (r,r.flip(-1),r.flip(-2),r.flip(-1,-2)))    # the eight ways
+def _gray(u):
+    "uint8 (C,H,W) -> gray, of 96 pixels a side at most; and which part of each side is a square in its middle"
+    h,w = u.shape[1:]
+    g = F.adaptive_avg_pool2d(u.float().mean(0, keepdim=True), [min(96, h),min(96, w)])
+    return g,(min(h,w)/h, min(h,w)/w)
 
-def _alike(x, y, least=.98):
-    near = lambda part: torch.stack([part.flatten(1)@z.flatten(1).T/256 for z in _laid(y)]).amax(0)>=least
-    return [(1024*k+i,j) for k,part in enumerate(x.split(1024)) for i,j in near(part).nonzero().tolist()]
+def windows(square)->list: # of (share of the height, share of the width)
+    return [(s,s) for s in SHARES]+[(s*square[0], s*square[1]) for s in SHARES]
+
+def look(g:Tensor,        # (n,h,w), gray
+         fh:float, fw:float, # the window's share of each side
+         dy:float=0, dx:float=0 # off the middle, in shares
+        )->Tensor:        # (n,256), of mean 0 and deviation 1; what is nearly flat stays so
+    "A window of each, at 16 x 16"
+    h,w = g.shape[-2:]
+    t,l = (max(0, round(((1-f)/2+d)*n)) for f,d,n in ((fh,dy,h),(fw,dx,w)))
+    x = F.adaptive_avg_pool2d(g[:, t:max(t+1, round(t+fh*h)), l:max(l+1, round(l+fw*w))], 16)
+    x = (x-x.mean((1,2), keepdim=True)).flatten(1)
+    return x/x.square().mean(1, keepdim=True).sqrt().clamp_min(8)
+
+# %% ../nbs/04a_unpaired.ipynb #57df1ffe
+class Gallery:
+    "Pictures as they are compared"
+    def __init__(self, images): # an `ImageSet`, or anything with `len` and `[i]` -> uint8 (C,H,W)
+        self.grays = [_gray(images[i]) for i in range(len(images))]
+        self.views = torch.zeros(2*len(SHARES), len(self.grays), 256)
+        alike = {}                                                    # pictures of one shape are looked at together
+        for i,(g,square) in enumerate(self.grays): alike.setdefault((g.shape,square), []).append(i)
+        for (_,square),some in alike.items():
+            g = torch.cat([self.grays[i][0] for i in some])
+            for k,f in enumerate(windows(square)): self.views[k,some] = look(g, *f)
+
+def _laid(x): return (y.flatten(1) for r in (x,x.mT) for y in (r,r.flip(-1),r.flip(-2),r.flip(-1,-2)))    # the eight ways
+
+def _near(a, b, least):
+    "(i,j,k,c): the whole of i correlates by c with window k of j, however it lies"
+    distinct = len(SHARES) if all(square==(1,1) for _,square in b.grays) else 2*len(SHARES)
+    for n,whole in enumerate(a.views[0].split(1024)):
+        for way in _laid(whole.view(-1,16,16)):
+            for k,z in enumerate(b.views[:distinct]):
+                c = way@z.T/256
+                for i,j in (c>=least).nonzero().tolist(): yield 1024*n+i,j,k,float(c[i,j])
+
+# %% ../nbs/04a_unpaired.ipynb #c6789493
+OFF = -.03,-.015,0.,.015,.03
+
+def _surely(a, b, i, j, k)->float:
+    "The best correlation of the whole of i with windows of j like k: a little larger, smaller, and off the middle"
+    g,square = b.grays[j]
+    fh,fw = windows(square)[k]
+    ways = torch.cat([*_laid(a.views[0,i].view(1,16,16))])            # (8,256)
+    near = torch.cat([look(g, fh*(1+s), fw*(1+s), dy, dx) for s in OFF for dy in OFF for dx in OFF])
+    return float((ways@near.T).max()/256)
+
+def _alike(a, b, least=.98, maybe=.95):
+    "Pairs (i,j); what is nearly alike is looked at more closely"
+    pairs = {}
+    def all_near():
+        yield from ((i,j,c,(a,b,i,j,k)) for i,j,k,c in _near(a, b, maybe))
+        yield from ((i,j,c,(b,a,j,i,k)) for j,i,k,c in _near(b, a, maybe))
+    for i,j,c,how in all_near():
+        if not pairs.get((i,j)): pairs[i,j] = c>=least or _surely(*how)>=least
+    return sorted(p for p,same in pairs.items() if same)
 
 def twins(a:ImageSet, b:ImageSet,
-          least:float=.98     # correlation of the two thumbnails, laid down in any way
-         )->list:             # pairs (i,j): image i of `a` shows what image j of `b` shows
-    "Pictures that are in both sets, under whatever name, compression, size, colour or turn"
-    return _alike(thumbnails(a), thumbnails(b), least)
+          least:float=.98     # correlation of the two at 16 x 16, laid down in any way
+         )->list:             # pairs (i,j): image i of `a` shows what image j of `b` shows, or the middle of it
+    "Pictures that are in both sets, under whatever name, compression, size, colour, turn or cut"
+    return _alike(Gallery(a), Gallery(b), least)
 
 # %% ../nbs/04a_unpaired.ipynb #8111ef63
 class Unpaired:
@@ -45,15 +99,27 @@ class Unpaired:
                 ):
         self.lr,self.hr,self.images = lr,hr,lr.images
         small = [lr.images] if aside is None else [lr.images,aside]
-        said = lambda items,i: items[i] if isinstance(items[i], (str,Path)) else f'image {i}'
         some,others = [i for s in small for i in s.items],hr.images.items
-        if both := _alike(torch.cat([*map(thumbnails, small)]), thumbnails(hr.images)):
-            i,j = both[0]
-            raise SisrError(f'{len({i for i,_ in both})} pictures are in both sets, {said(some,i)} as {said(others,j)}: leave them out of one (`sisr.unpaired.apart`)')
+        offset,both = 0,[]
+        for s in small: both += [(i+offset,j) for i,j in _alike(Gallery(s), self._gallery())]; offset += len(s)
+        if both: raise SisrError(_said(both, some, others))
         if people and (same := {*identities(some).values()} & {*identities(others).values()}):
             raise SisrError(f'{len(same)} people are in both sets, as {min(same)}: part them by `split_by_identity`')
+        stems = [{Path(x).stem for x in items if isinstance(x, (str,Path))} for items in (some,others)]
+        if same := stems[0]&stems[1]: warnings.warn(f'{len(same)} names are in both sets, {min(same)} is one; they show different pictures, as far as can be seen', SisrWarning)
+
+    def _gallery(self):
+        if not hasattr(self, '_large'): self._large = Gallery(self.hr.images)
+        return self._large
 
     def __getitem__(self, k:int)->tuple: return self.lr[k],self.hr[k]
+
+def _said(both, some, others):
+    "The line about pictures in both sets: three of them, by name"
+    name = lambda items,i: items[i] if isinstance(items[i], (str,Path)) else f'image {i}'
+    n = len({i for i,_ in both})
+    shown = ', '.join(f'{name(some,i)} as {name(others,j)}' for i,j in both[:3])
+    return f'{n} picture{"s are" if n>1 else " is"} in both sets, {shown}{" and so on" if len(both)>3 else ""}: leave {"them" if n>1 else "it"} out of one (in Python: `sisr.unpaired.apart`)'
 
 # %% ../nbs/04a_unpaired.ipynb #a75a6696
 def apart(lr:list,        # items of an `ImageSet`: files, arrays
