@@ -1,5 +1,5 @@
 "Beyond the files that come with sisr: networks of others, the Hub, ONNX, films. What needs an extra is skipped without it."
-import contextlib, http.server, importlib.util, json, os, re, subprocess, sys, threading
+import contextlib, http.server, importlib.util, json, os, pickle, re, socket, subprocess, sys, threading, time
 from fractions import Fraction
 from pathlib import Path
 
@@ -37,6 +37,11 @@ def sisr(capsys, monkeypatch):
         assert 'Traceback' not in out.err and (not status or all(li.startswith('sisr: ') for li in out.err.splitlines())), out.err
         return status, out.out, out.err
     return run
+
+def alone(*argv, **env):
+    "Run a command in a process of its own"
+    clean = {k: v for k, v in os.environ.items() if k not in ('SISR_DEBUG', 'PYTHONWARNINGS') and not k.lower().endswith('_proxy')}
+    return subprocess.run([sys.executable, '-m', 'sisr.cli', *map(str, argv)], capture_output=True, text=True, timeout=120, cwd=ROOT, env=clean|env)
 
 @pytest.fixture
 def without(monkeypatch):
@@ -129,7 +134,7 @@ class Evil:
     def __init__(self, path): self.path = path
     def __reduce__(self): return Path.touch, (self.path,)
 
-@pytest.mark.parametrize('kind', ['code', 'module', 'tensor', 'cut', 'text', 'empty', 'folder'])
+@pytest.mark.parametrize('kind', ['code', 'module', 'tensor', 'cut', 'text', 'empty', 'folder', 'none', 'odd'])
 def test_what_is_no_state_dict_is_refused(sisr, tmp_path, kind):
     f = tmp_path/'bad.pth'
     if kind == 'code': torch.save({'a': Evil(tmp_path/'was here')}, f)
@@ -139,12 +144,24 @@ def test_what_is_no_state_dict_is_refused(sisr, tmp_path, kind):
     if kind == 'text': f.write_text('hello')
     if kind == 'empty': f.touch()
     if kind == 'folder': f.mkdir()
+    if kind == 'none': torch.save({}, f)
+    if kind == 'odd': torch.save({1: 7, 'a': 'b'}, f)
     if kind != 'folder':
         with pytest.raises(SisrError) as e: read_weights(f)
         assert '\n' not in str(e.value) and 'bad.pth' in str(e.value)
-        if kind in ('code', 'module'): assert 'refused' in str(e.value)
+        assert dict(code='refused', module='refused', none='no weights at all', odd='is no name of weights').get(kind, '') in str(e.value)
     status, out, err = sisr('upscale', tmp_path/'a.png', '-o', tmp_path/'o', '--model', f)
     assert status in (1, 2) and not (tmp_path/'was here').exists()
+
+@wants('spandrel')
+def test_a_refusal_is_the_only_line(tmp_path):
+    "In a process of its own: torch's warnings are shown once per process, and pytest takes them"
+    f = tmp_path/'bad.pth'
+    f.write_bytes(pickle.dumps(Evil(tmp_path/'was here'), protocol=4))
+    Image.new('RGB', (9, 8)).save(tmp_path/'a.png')
+    r = alone('upscale', tmp_path/'a.png', '-o', tmp_path/'o.png', '--model', f)
+    assert r.returncode in (1, 2) and len(r.stderr.splitlines()) == 1 and f'{f}: asks for more than tensors' in r.stderr, r.stderr
+    assert sorted(os.listdir(tmp_path)) == ['a.png', 'bad.pth']
 
 @wants('spandrel')
 def test_other_architectures_run_by_spandrel(tmp_path):
