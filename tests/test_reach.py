@@ -246,6 +246,16 @@ def test_a_hub_that_is_gone(hub, weights):
     assert download('some/net').is_file()
     with pytest.raises(SisrError, match='cannot be reached'): download('some/other')
 
+@wants('huggingface_hub')
+def test_no_network_is_one_line_and_soon(tmp_path):
+    "Nobody listens at this address; in a process of its own, where the library is imported as it is for a user"
+    with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
+    Image.new('RGB', (9, 8)).save(tmp_path/'a.png')
+    start = time.time()
+    r = alone('upscale', tmp_path/'a.png', '-o', tmp_path/'o.png', '--model', 'no/where', HF_ENDPOINT=f'http://127.0.0.1:{port}', HF_HOME=str(tmp_path/'hf'))
+    assert r.returncode == 2 and len(r.stderr.splitlines()) == 1 and 'no/where is not in the cache, and the Hub cannot be reached' in r.stderr, r.stderr
+    assert time.time()-start < 20                                    # five times more: half a minute
+
 def test_revisions_and_other_names(hub, weights):
     Hub.files = {('some/net', 'model.safetensors'): weights, ('their/net', 'RealNet.safetensors'): weights, ('two/nets', 'a.safetensors'): weights, ('two/nets', 'b.safetensors'): weights,
                  ('a/pickle', 'pytorch_model.bin'): b'x', ('a/pickle', 'net.pth'): b'x'}
