@@ -319,6 +319,9 @@ def test_export_refuses_in_one_line(sisr, tmp_path):
         status, out, err = sisr('export', f, *argv)
         assert (status, len(err.splitlines())) == (2, 1)
     assert sisr('export', 'photo-x4', '-o', tmp_path/'x.onnx')[0] == 2
+    if all(map(importlib.util.find_spec, ('onnx', 'onnxscript'))):            # the file that was asked for is named, not the hidden one that becomes it
+        status, out, err = sisr('export', f, '-o', f/'net.onnx')
+        assert status == 1 and err == f'sisr: {f}/net.onnx: {f} is no folder\n'
     assert load_model(f).scale == 2
 
 # films
