@@ -14,6 +14,7 @@ from sisr.foreign import Foreign, is_foreign, load_foreign, open_model, read_wei
 from sisr.generators import ESRGAN, SRResNet, load_model, read_header, save_model
 from sisr.hub import card, download, hub_error, is_hub_id, push_to_hub
 from sisr.images import SisrError
+from sisr.shell import FILMS
 from sisr.upscaler import Upscaler, find_network
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -326,14 +327,14 @@ def test_export_refuses_in_one_line(sisr, tmp_path):
 
 # films
 
-def film(path, n=6, size=(24, 16), matrix=1, rotation=0, stamps=None, audio='aac', subtitles=False, aspect=None):
+def film(path, n=6, size=(24, 16), matrix=1, rotation=0, stamps=None, audio='aac', subtitles=False, aspect=None, bits=8):
     "Two flat colours, a tone, 30000/1001 frames a second"
     import av
     from sisr.video import Clip, write_frame
-    c = Clip(*size, n, 0, matrix, False, 8, False)
+    c = Clip(*size, n, 0, matrix, False, bits, False)
     with av.open(str(path), 'w') as box:
         v = box.add_stream('libx264', rate=Fraction(30000, 1001), options=dict(crf='6'))
-        v.width, v.height, v.pix_fmt = *size, 'yuv420p'
+        v.width, v.height, v.pix_fmt = *size, 'yuv420p'+'10le'*(bits > 8)
         v.codec_context.colorspace, v.codec_context.color_range, v.codec_context.time_base = matrix, 1, Fraction(1001, 30000)
         if aspect: v.codec_context.sample_aspect_ratio = aspect
         if rotation: v.set_display_rotation(rotation)
@@ -379,6 +380,76 @@ def test_film_on_the_command_line(sisr, tmp_path, tiny, kw):
     clip = probe(tmp_path/'big.mp4')
     assert (clip.rotation, clip.matrix) == (0, kw.get('matrix', 1))
     with av.open(str(tmp_path/'big.mp4')) as box: assert (box.streams.video[0].sample_aspect_ratio or 1) == (Fraction(3, 4) if 'aspect' in kw else 1)
+
+@wants('av')
+@pytest.mark.parametrize('bits', [8, 10])
+@pytest.mark.parametrize('stamps', [list(range(6)), [0, 1, 5, 6, 11, 12]], ids=['steady', 'unsteady'])
+@pytest.mark.parametrize('to', FILMS)
+def test_frames_keep_their_order_and_moments(tmp_path, to, stamps, bits):
+    "AVI knows no moments: FFmpeg guesses one frame late, and gaps not at all"
+    import av
+    from sisr.video import probe, upscale_video
+    if to == '.webm' and bits == 10 and 'yuv420p10le' not in [f.name for f in av.Codec('libvpx-vp9', 'w').video_formats]: pytest.skip('this VP9 has 8 bits')
+    src = film(tmp_path/'clip.mp4', stamps=stamps, audio=None, bits=bits)
+    upscale_video(Upscaler(lean(), 'cpu'), src, tmp_path/f'big{to}')
+    old, new = looked_at(src)[0], looked_at(tmp_path/f'big{to}')[0]
+    late = np.subtract(new, old)
+    if to == '.avi' and stamps[2] != 2: assert new == sorted(new)      # the frame before a gap is guessed to come after it
+    else: assert np.abs(late-(1001/30000 if to == '.avi' else 0)).max() < 1e-3
+    assert probe(tmp_path/f'big{to}').bits == bits
+
+def slope(path, codec, layout, n=12, rate=25, **options):
+    "A film without tags or sound, of mean 100; `layout` is the pixel format"
+    import av
+    x = np.linspace(20, 180, 24*32).reshape(24, 32, 1).repeat(4, 2).round().astype(np.uint8)
+    with av.open(str(path), 'w', options=options) as box:
+        v = box.add_stream(codec, rate=rate)
+        v.width, v.height, v.pix_fmt = 32, 24, layout
+        for i in range(n):
+            f = (av.VideoFrame.from_ndarray(x[..., 0], 'gray') if 'gray' in layout else av.VideoFrame.from_ndarray(x, 'argb')).reformat(format=layout)
+            f.pts, f.time_base = i, Fraction(1, rate)
+            box.mux(v.encode(f))
+        box.mux(v.encode(None))
+    return path
+
+@wants('av')
+@pytest.mark.parametrize('layout', ['gray', 'gray10le', 'gray12le', 'gray16le'])
+def test_gray_films_keep_their_brightness(tmp_path, layout):
+    from sisr.video import probe, upscale_video
+    src = slope(tmp_path/'gray.mkv', 'ffv1', layout)
+    upscale_video(Upscaler(lean(), 'cpu'), src, tmp_path/'big.mkv')
+    assert probe(src).full and probe(tmp_path/'big.mkv').full
+    for f in (src, tmp_path/'big.mkv'): assert (looked_at(f)[1]-100).abs().max() < .5
+
+@wants('av')
+def test_a_film_cut_short_is_told(sisr, tmp_path, tiny):
+    whole = {'a.mkv': slope(tmp_path/'a.mkv', 'ffv1', 'gray', n=30), 'a.mp4': slope(tmp_path/'a.mp4', 'mjpeg', 'yuvj420p', n=30, movflags='faststart'), 'a.avi': slope(tmp_path/'a.avi', 'mjpeg', 'yuvj420p', n=30)}
+    for name, f in whole.items():
+        status, out, err = sisr('upscale', f, '-o', tmp_path/'o.mp4', '--model', tiny)
+        assert (status, err) == (0, ''), name
+        (cut := tmp_path/f'cut-{name}').write_bytes(f.read_bytes()[:f.stat().st_size*2//3])
+        status, out, err = sisr('upscale', cut, '-o', tmp_path/'o.mp4', '--model', tiny)
+        assert len(err.splitlines()) == 1 and 'cut short' in err and str(cut) in err, (name, err)
+    sound = film(tmp_path/'sound.mkv', n=3)                            # it goes on after the film; then without the note of how long that is
+    (tmp_path/'bare.mkv').write_bytes(sound.read_bytes().replace(b'DURATION', b'DURATIOM'))
+    for f in (sound, tmp_path/'bare.mkv'): assert sisr('upscale', f, '-o', tmp_path/'o.mp4', '--model', tiny)[::2] == (0, '')
+
+@wants('av')
+def test_alpha_is_told_and_chapters_stay(sisr, tmp_path, tiny):
+    import av
+    status, out, err = sisr('upscale', slope(tmp_path/'a.mov', 'qtrle', 'argb'), '-o', tmp_path/'o.mov', '--model', tiny)
+    assert status == 0 and len(err.splitlines()) == 1 and 'its alpha is left out' in err
+    src = film(tmp_path/'clip.mp4', n=8, audio=None)
+    with av.open(str(src)) as box, av.open(str(tmp_path/'parts.mkv'), 'w') as out:
+        new = out.add_stream_from_template(box.streams.video[0])
+        out.set_chapters([dict(id=i+1, start=100*i, end=100*i+100, time_base=Fraction(1, 1000), metadata=dict(title=t)) for i, t in enumerate(('one', 'two'))])
+        for p in box.demux():
+            if p.size: p.stream = new; out.mux(p)
+    for to in FILMS:
+        status, _, err = sisr('upscale', tmp_path/'parts.mkv', '-o', tmp_path/f'o{to}', '--model', tiny)
+        assert status == 0 and (('its chapters are left out' in err and len(err.splitlines()) == 1) if to == '.avi' else err == ''), err
+        with av.open(str(tmp_path/f'o{to}')) as box: found = [(c['metadata']['title'], float(c['start']*c['time_base'])) for c in box.chapters()]
+        assert found == ([] if to == '.avi' else [('one', 0), ('two', .1)])
 
 @wants('av')
 def test_films_and_photos_together(sisr, tmp_path, tiny):
