@@ -4,6 +4,7 @@
 
 # %% ../nbs/06c_foreign.ipynb #57b47c8d
 from __future__ import annotations
+import warnings
 from pathlib import Path
 import torch
 from torch import nn, Tensor
@@ -26,12 +27,16 @@ def read_weights(path # .safetensors, .pth, .pt or .ckpt
         if path.suffix.lower() not in PICKLES:
             from safetensors.torch import load_file
             return load_file(path)
-        state = torch.load(path, map_location='cpu', weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')                           # torch's remarks on old pickles: what matters is said below
+            state = torch.load(path, map_location='cpu', weights_only=True)
     except OSError: raise
     except Exception as e:
         why = 'asks for more than tensors, which could run a program: refused' if 'weights_only' in str(e).lower() else 'damaged, or no weights file'
         raise SisrError(f'{path}: {why}; a .safetensors file is always safe') from None
-    if not isinstance(state, dict) or not state: raise SisrError(f'{path}: holds a {type(state).__name__}, not weights by name')
+    if not isinstance(state, dict): raise SisrError(f'{path}: holds a {type(state).__name__}, not weights by name')
+    if not state: raise SisrError(f'{path}: holds no weights at all')
+    if odd := [k for k in state if not isinstance(k, str)]: raise SisrError(f'{path}: holds something under {odd[0]!r}, which is no name of weights')
     return state
 
 # %% ../nbs/06c_foreign.ipynb #a39efd08

@@ -59,6 +59,7 @@ def _only_file(hub, repo, revision, name):
 @contextmanager
 def _quietly():
     "No remarks of huggingface_hub, and a bar only on a terminal"
+    need('huggingface_hub.utils.logging', 'hub', 'the Hub')                  # it sets the level when first imported: before us, then
     log,bars = logging.getLogger('huggingface_hub'),need('huggingface_hub.utils', 'hub', 'the Hub')
     level,off = log.level,bars.are_progress_bars_disabled()
     log.setLevel(logging.CRITICAL)
@@ -68,14 +69,22 @@ def _quietly():
         log.setLevel(level)
         if not off: bars.enable_progress_bars()
 
+# %% ../nbs/06d_hub.ipynb #90b3f41a
+def _silent(hub, repo, revision):
+    "Does nobody answer? Asked once; what the cache has needs no answer"
+    if isinstance(hub.try_to_load_from_cache(repo, FILE, revision=revision), str): return False
+    try: hub.get_hf_file_metadata(hub.hf_hub_url(repo, FILE, revision=revision))
+    except Exception as e: return getattr(e, 'response', None) is None       # a refusal is an answer: `get` tells it
+    return False
+
 def download(name:str # 'owner/name' or 'owner/name@revision'
             )->Path:  # a file in the cache of huggingface_hub
     "The network file of a repository on the Hub, fetched unless the cache has it"
     hub,(repo,revision) = need('huggingface_hub', 'hub', f'{name}, a network on the Hub,'),parse_hub_id(name)
-    def get(file): return Path(hub.hf_hub_download(repo, file, revision=revision, library_name='sisr'))
+    def get(file, **kw): return Path(hub.hf_hub_download(repo, file, revision=revision, library_name='sisr', **kw))
     try:
         with _quietly():
-            try: return get(FILE)
+            try: return get(FILE, local_files_only=_silent(hub, repo, revision))
             except Exception as e:
                 kinds = {c.__name__ for c in type(e).__mro__}
                 if 'EntryNotFoundError' not in kinds or 'LocalEntryNotFoundError' in kinds: raise
@@ -127,7 +136,8 @@ def push_to_hub(net,               # a network of `sisr.generators`, or the name
         (Path(folder)/'README.md').write_text(card(net, repo), encoding='utf-8')
         try:
             api = hub.HfApi(token=token, library_name='sisr')
-            url = api.create_repo(repo, private=private, exist_ok=True)
-            with _quietly(): api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message)
+            with _quietly():
+                url = api.create_repo(repo, private=private, exist_ok=True)
+                api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message)
         except Exception as e: raise hub_error(e, repo) from None
     return str(url)

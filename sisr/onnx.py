@@ -14,8 +14,8 @@ from .generators import explains, fuse
 from .extras import need
 
 # %% auto #0
-__all__ = ['STEPS', 'cubic', 'Enlarge', 'Shrink', 'Project', 'Graph', 'onnx_metadata', 'export_onnx', 'quiet', 'run_onnx',
-           'verify']
+__all__ = ['STEPS', 'cubic', 'Enlarge', 'Shrink', 'Project', 'Graph', 'onnx_metadata', 'ready', 'export_onnx', 'quiet',
+           'run_onnx', 'verify']
 
 # %% ../nbs/06e_onnx.ipynb #76198ac2
 def cubic(t:Tensor # distances, in pixels of the coarser grid
@@ -95,15 +95,23 @@ def onnx_metadata(net, consistent:bool)->dict: # texts by key
                 multiple_of=str(getattr(net, 'unit', 1)), licence=str(info.get('licence') or 'not told'),
                 network=type(net).__name__, arch=json.dumps(net.arch), info=json.dumps(info, ensure_ascii=False))
 
+# %% ../nbs/06e_onnx.ipynb #7ce3b019
+def ready(path)->Path:
+    "A place to write to, with its folder: told before the work, not after"
+    path = Path(path)
+    try: path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError): raise SisrError(f'{path}: {path.parent} is no folder') from None
+    return path
+
 # %% ../nbs/06e_onnx.ipynb #deee2704
 def export_onnx(net,                  # a network of `sisr.generators`
                 path,                 # the file to write
                 consistent:bool=None  # make A(SR) = LR, in the graph; None: as the network wants it
                )->Path:
     "Write a network as ONNX with free height and width, checked; whole or not at all"
-    path = Path(path)
     onnx,_ = need('onnx', 'onnx', f'{path}: an ONNX file'),need('onnxscript', 'onnx', f'{path}: an ONNX file')
-    graph,part = Graph(net, consistent).eval(),path.with_name(f'.sisr-{os.getpid()}.onnx')
+    graph,path = Graph(net, consistent).eval(),ready(path)
+    part = path.with_name(f'.sisr-{os.getpid()}.onnx')
     k = getattr(net, 'unit', 1)
     sides = {0:torch.export.Dim('batch'), **{d:k*torch.export.Dim(f'_{n}') if k>1 else torch.export.Dim(n) for d,n in ((2,'height'),(3,'width'))}}
     try:
@@ -112,10 +120,10 @@ def export_onnx(net,                  # a network of `sisr.generators`
         model = program.model_proto
         del model.metadata_props[:]
         onnx.helper.set_model_props(model, onnx_metadata(net, graph.project is not None))
-        path.parent.mkdir(parents=True, exist_ok=True)
         onnx.save(model, part)
         verify(part, graph, k)
         os.replace(part, path)
+    except OSError as e: raise OSError(e.errno, e.strerror or str(e), str(path)) from None    # nobody asked for `part`
     finally: part.unlink(missing_ok=True)
     return path
 

@@ -1,5 +1,5 @@
 "Beyond the files that come with sisr: networks of others, the Hub, ONNX, films. What needs an extra is skipped without it."
-import contextlib, http.server, importlib.util, json, os, re, subprocess, sys, threading
+import contextlib, http.server, importlib.util, json, os, pickle, re, socket, subprocess, sys, threading, time
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from sisr.foreign import Foreign, is_foreign, load_foreign, open_model, read_wei
 from sisr.generators import ESRGAN, SRResNet, load_model, read_header, save_model
 from sisr.hub import card, download, hub_error, is_hub_id, push_to_hub
 from sisr.images import SisrError
+from sisr.shell import FILMS
 from sisr.upscaler import Upscaler, find_network
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,6 +38,11 @@ def sisr(capsys, monkeypatch):
         assert 'Traceback' not in out.err and (not status or all(li.startswith('sisr: ') for li in out.err.splitlines())), out.err
         return status, out.out, out.err
     return run
+
+def alone(*argv, **env):
+    "Run a command in a process of its own"
+    clean = {k: v for k, v in os.environ.items() if k not in ('SISR_DEBUG', 'PYTHONWARNINGS') and not k.lower().endswith('_proxy')}
+    return subprocess.run([sys.executable, '-m', 'sisr.cli', *map(str, argv)], capture_output=True, text=True, timeout=120, cwd=ROOT, env=clean|env)
 
 @pytest.fixture
 def without(monkeypatch):
@@ -129,7 +135,7 @@ class Evil:
     def __init__(self, path): self.path = path
     def __reduce__(self): return Path.touch, (self.path,)
 
-@pytest.mark.parametrize('kind', ['code', 'module', 'tensor', 'cut', 'text', 'empty', 'folder'])
+@pytest.mark.parametrize('kind', ['code', 'module', 'tensor', 'cut', 'text', 'empty', 'folder', 'none', 'odd'])
 def test_what_is_no_state_dict_is_refused(sisr, tmp_path, kind):
     f = tmp_path/'bad.pth'
     if kind == 'code': torch.save({'a': Evil(tmp_path/'was here')}, f)
@@ -139,12 +145,24 @@ def test_what_is_no_state_dict_is_refused(sisr, tmp_path, kind):
     if kind == 'text': f.write_text('hello')
     if kind == 'empty': f.touch()
     if kind == 'folder': f.mkdir()
+    if kind == 'none': torch.save({}, f)
+    if kind == 'odd': torch.save({1: 7, 'a': 'b'}, f)
     if kind != 'folder':
         with pytest.raises(SisrError) as e: read_weights(f)
         assert '\n' not in str(e.value) and 'bad.pth' in str(e.value)
-        if kind in ('code', 'module'): assert 'refused' in str(e.value)
+        assert dict(code='refused', module='refused', none='no weights at all', odd='is no name of weights').get(kind, '') in str(e.value)
     status, out, err = sisr('upscale', tmp_path/'a.png', '-o', tmp_path/'o', '--model', f)
     assert status in (1, 2) and not (tmp_path/'was here').exists()
+
+@wants('spandrel')
+def test_a_refusal_is_the_only_line(tmp_path):
+    "In a process of its own: torch's warnings are shown once per process, and pytest takes them"
+    f = tmp_path/'bad.pth'
+    f.write_bytes(pickle.dumps(Evil(tmp_path/'was here'), protocol=4))
+    Image.new('RGB', (9, 8)).save(tmp_path/'a.png')
+    r = alone('upscale', tmp_path/'a.png', '-o', tmp_path/'o.png', '--model', f)
+    assert r.returncode in (1, 2) and len(r.stderr.splitlines()) == 1 and f'{f}: asks for more than tensors' in r.stderr, r.stderr
+    assert sorted(os.listdir(tmp_path)) == ['a.png', 'bad.pth']
 
 @wants('spandrel')
 def test_other_architectures_run_by_spandrel(tmp_path):
@@ -229,6 +247,16 @@ def test_a_hub_that_is_gone(hub, weights):
     assert download('some/net').is_file()
     with pytest.raises(SisrError, match='cannot be reached'): download('some/other')
 
+@wants('huggingface_hub')
+def test_no_network_is_one_line_and_soon(tmp_path):
+    "Nobody listens at this address; in a process of its own, where the library is imported as it is for a user"
+    with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
+    Image.new('RGB', (9, 8)).save(tmp_path/'a.png')
+    start = time.time()
+    r = alone('upscale', tmp_path/'a.png', '-o', tmp_path/'o.png', '--model', 'no/where', HF_ENDPOINT=f'http://127.0.0.1:{port}', HF_HOME=str(tmp_path/'hf'))
+    assert r.returncode == 2 and len(r.stderr.splitlines()) == 1 and 'no/where is not in the cache, and the Hub cannot be reached' in r.stderr, r.stderr
+    assert time.time()-start < 20                                    # five times more: half a minute
+
 def test_revisions_and_other_names(hub, weights):
     Hub.files = {('some/net', 'model.safetensors'): weights, ('their/net', 'RealNet.safetensors'): weights, ('two/nets', 'a.safetensors'): weights, ('two/nets', 'b.safetensors'): weights,
                  ('a/pickle', 'pytorch_model.bin'): b'x', ('a/pickle', 'net.pth'): b'x'}
@@ -292,18 +320,21 @@ def test_export_refuses_in_one_line(sisr, tmp_path):
         status, out, err = sisr('export', f, *argv)
         assert (status, len(err.splitlines())) == (2, 1)
     assert sisr('export', 'photo-x4', '-o', tmp_path/'x.onnx')[0] == 2
+    if all(map(importlib.util.find_spec, ('onnx', 'onnxscript'))):            # the file that was asked for is named, not the hidden one that becomes it
+        status, out, err = sisr('export', f, '-o', f/'net.onnx')
+        assert status == 1 and err == f'sisr: {f}/net.onnx: {f} is no folder\n'
     assert load_model(f).scale == 2
 
 # films
 
-def film(path, n=6, size=(24, 16), matrix=1, rotation=0, stamps=None, audio='aac', subtitles=False, aspect=None):
+def film(path, n=6, size=(24, 16), matrix=1, rotation=0, stamps=None, audio='aac', subtitles=False, aspect=None, bits=8):
     "Two flat colours, a tone, 30000/1001 frames a second"
     import av
     from sisr.video import Clip, write_frame
-    c = Clip(*size, n, 0, matrix, False, 8, False)
+    c = Clip(*size, n, 0, matrix, False, bits, False)
     with av.open(str(path), 'w') as box:
         v = box.add_stream('libx264', rate=Fraction(30000, 1001), options=dict(crf='6'))
-        v.width, v.height, v.pix_fmt = *size, 'yuv420p'
+        v.width, v.height, v.pix_fmt = *size, 'yuv420p'+'10le'*(bits > 8)
         v.codec_context.colorspace, v.codec_context.color_range, v.codec_context.time_base = matrix, 1, Fraction(1001, 30000)
         if aspect: v.codec_context.sample_aspect_ratio = aspect
         if rotation: v.set_display_rotation(rotation)
@@ -349,6 +380,76 @@ def test_film_on_the_command_line(sisr, tmp_path, tiny, kw):
     clip = probe(tmp_path/'big.mp4')
     assert (clip.rotation, clip.matrix) == (0, kw.get('matrix', 1))
     with av.open(str(tmp_path/'big.mp4')) as box: assert (box.streams.video[0].sample_aspect_ratio or 1) == (Fraction(3, 4) if 'aspect' in kw else 1)
+
+@wants('av')
+@pytest.mark.parametrize('bits', [8, 10])
+@pytest.mark.parametrize('stamps', [list(range(6)), [0, 1, 5, 6, 11, 12]], ids=['steady', 'unsteady'])
+@pytest.mark.parametrize('to', FILMS)
+def test_frames_keep_their_order_and_moments(tmp_path, to, stamps, bits):
+    "AVI knows no moments: FFmpeg guesses one frame late, and gaps not at all"
+    import av
+    from sisr.video import probe, upscale_video
+    if to == '.webm' and bits == 10 and 'yuv420p10le' not in [f.name for f in av.Codec('libvpx-vp9', 'w').video_formats]: pytest.skip('this VP9 has 8 bits')
+    src = film(tmp_path/'clip.mp4', stamps=stamps, audio=None, bits=bits)
+    upscale_video(Upscaler(lean(), 'cpu'), src, tmp_path/f'big{to}')
+    old, new = looked_at(src)[0], looked_at(tmp_path/f'big{to}')[0]
+    late = np.subtract(new, old)
+    if to == '.avi' and stamps[2] != 2: assert new == sorted(new)      # the frame before a gap is guessed to come after it
+    else: assert np.abs(late-(1001/30000 if to == '.avi' else 0)).max() < 1e-3
+    assert probe(tmp_path/f'big{to}').bits == bits
+
+def slope(path, codec, layout, n=12, rate=25, **options):
+    "A film without tags or sound, of mean 100; `layout` is the pixel format"
+    import av
+    x = np.linspace(20, 180, 24*32).reshape(24, 32, 1).repeat(4, 2).round().astype(np.uint8)
+    with av.open(str(path), 'w', options=options) as box:
+        v = box.add_stream(codec, rate=rate)
+        v.width, v.height, v.pix_fmt = 32, 24, layout
+        for i in range(n):
+            f = (av.VideoFrame.from_ndarray(x[..., 0], 'gray') if 'gray' in layout else av.VideoFrame.from_ndarray(x, 'argb')).reformat(format=layout)
+            f.pts, f.time_base = i, Fraction(1, rate)
+            box.mux(v.encode(f))
+        box.mux(v.encode(None))
+    return path
+
+@wants('av')
+@pytest.mark.parametrize('layout', ['gray', 'gray10le', 'gray12le', 'gray16le'])
+def test_gray_films_keep_their_brightness(tmp_path, layout):
+    from sisr.video import probe, upscale_video
+    src = slope(tmp_path/'gray.mkv', 'ffv1', layout)
+    upscale_video(Upscaler(lean(), 'cpu'), src, tmp_path/'big.mkv')
+    assert probe(src).full and probe(tmp_path/'big.mkv').full
+    for f in (src, tmp_path/'big.mkv'): assert (looked_at(f)[1]-100).abs().max() < .5
+
+@wants('av')
+def test_a_film_cut_short_is_told(sisr, tmp_path, tiny):
+    whole = {'a.mkv': slope(tmp_path/'a.mkv', 'ffv1', 'gray', n=30), 'a.mp4': slope(tmp_path/'a.mp4', 'mjpeg', 'yuvj420p', n=30, movflags='faststart'), 'a.avi': slope(tmp_path/'a.avi', 'mjpeg', 'yuvj420p', n=30)}
+    for name, f in whole.items():
+        status, out, err = sisr('upscale', f, '-o', tmp_path/'o.mp4', '--model', tiny)
+        assert (status, err) == (0, ''), name
+        (cut := tmp_path/f'cut-{name}').write_bytes(f.read_bytes()[:f.stat().st_size*2//3])
+        status, out, err = sisr('upscale', cut, '-o', tmp_path/'o.mp4', '--model', tiny)
+        assert len(err.splitlines()) == 1 and 'cut short' in err and str(cut) in err, (name, err)
+    sound = film(tmp_path/'sound.mkv', n=3)                            # it goes on after the film; then without the note of how long that is
+    (tmp_path/'bare.mkv').write_bytes(sound.read_bytes().replace(b'DURATION', b'DURATIOM'))
+    for f in (sound, tmp_path/'bare.mkv'): assert sisr('upscale', f, '-o', tmp_path/'o.mp4', '--model', tiny)[::2] == (0, '')
+
+@wants('av')
+def test_alpha_is_told_and_chapters_stay(sisr, tmp_path, tiny):
+    import av
+    status, out, err = sisr('upscale', slope(tmp_path/'a.mov', 'qtrle', 'argb'), '-o', tmp_path/'o.mov', '--model', tiny)
+    assert status == 0 and len(err.splitlines()) == 1 and 'its alpha is left out' in err
+    src = film(tmp_path/'clip.mp4', n=8, audio=None)
+    with av.open(str(src)) as box, av.open(str(tmp_path/'parts.mkv'), 'w') as out:
+        new = out.add_stream_from_template(box.streams.video[0])
+        out.set_chapters([dict(id=i+1, start=100*i, end=100*i+100, time_base=Fraction(1, 1000), metadata=dict(title=t)) for i, t in enumerate(('one', 'two'))])
+        for p in box.demux():
+            if p.size: p.stream = new; out.mux(p)
+    for to in FILMS:
+        status, _, err = sisr('upscale', tmp_path/'parts.mkv', '-o', tmp_path/f'o{to}', '--model', tiny)
+        assert status == 0 and (('its chapters are left out' in err and len(err.splitlines()) == 1) if to == '.avi' else err == ''), err
+        with av.open(str(tmp_path/f'o{to}')) as box: found = [(c['metadata']['title'], float(c['start']*c['time_base'])) for c in box.chapters()]
+        assert found == ([] if to == '.avi' else [('one', 0), ('two', .1)])
 
 @wants('av')
 def test_films_and_photos_together(sisr, tmp_path, tiny):
