@@ -111,7 +111,7 @@ def _without(s, anchor, alone, both, settle):
         patch=32*s, batch=16//s, adversary=dict(d='unet', arch=dict(width=32), detail=s, r1=.1), hard=True, ema=.998, look=100, unpaired=True)
 
 def _without_2019(s, pixels, alone, both):
-    "By the rules of 2019: LR explained by a loss, D shown whole images"
+    "By the rules of 2019: LR explained by a loss, D shown all of a patch"
     return Recipe(f'unsupervised-x{s}-2019', "the same, the 2019 report's way", s, {**LEAN, 'bn':True, 'sn':True},
         (Stage('pixels', pixels, 1e-3, losses=dict(mse=1.)), Stage('D alone', alone, 0, losses={}, rate_d=1e-4, until=.8, shape='flat'),
          Stage('both', both, 1e-4, shape='decay', losses=dict(mse=1., vgg_2019=.1), rate_d=1e-4, adversary=.001, ramp=Ramp(1.4, .05, by='frechet', blind=True))),

@@ -104,7 +104,8 @@ def ask(path,             # a .jsonl file; a trial that it holds is not repeated
     "Run what is missing"
     for name in names or TRIALS:
         for seed in seeds:
-            if any((k['trial'],k['seed'])==(name,seed) for k in kept(path)): continue
+            done = [k for k in kept(path) if (k['trial'],k['seed'])==(name,seed)]
+            if any(k.get('variant')==fingerprint(TRIALS[name]) for k in done): continue       # by another recipe: asked again
             given,val,protocol = sets(name, data, f'{folder}/{name.replace("/","-")}/lr')
             row = dict(trial=name, **trial(TRIALS[name], seed, given, val, f'{folder}/{name.replace("/","-")}/{seed}', protocol))
             with open(path, 'ab', buffering=0) as f: f.write((json.dumps(row)+'\n').encode())    # one write: two processes may share the file
