@@ -175,7 +175,7 @@ def _sixteen(f, n, img):
 def _cut_to_8(img)->bool:
     "Has this file more than 8 bits, of which Pillow gives 8?"
     if img.mode.startswith(('I','F')): return False
-    if img.format=='PPM': return any(t[0]=='ppm' and isinstance(t[3], int) and t[3]>255 for t in img.tile)
+    if img.format=='PPM': return any(t[0]=='ppm' and isinstance(t[3], tuple) and t[3][-1]>255 for t in img.tile)
     if img.format=='TIFF': return ';16' in _raw(img.tile[0]) if img.tile else False
     if img.format not in ('JPEG2000','AVIF') or not getattr(img, 'fp', None): return False
     where = img.fp.tell(); img.fp.seek(0); head = img.fp.read(4096); img.fp.seek(where)

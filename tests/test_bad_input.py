@@ -1,5 +1,5 @@
 "Bad input: one clear line for each file, the others of the batch done, and the status tells. Thousands of damaged files more: `python tests/fuzz.py`"
-import json, struct, time, warnings, zlib
+import json, os, struct, subprocess, sys, time, warnings, zlib
 from pathlib import Path
 import numpy as np
 import pytest, torch
@@ -10,6 +10,7 @@ from fuzz import fuzz, tiny
 from sisr import cli
 from sisr.generators import load_model, save_model
 from sisr.images import Deep, SisrError, SisrWarning, open_image, save_image
+from sisr.shell import FORMATS
 from sisr.upscaler import Upscaler
 
 @pytest.fixture(scope='session')
@@ -107,6 +108,24 @@ def test_what_a_lying_header_says_is_told(tmp_path):
                         'shape': r'stem.0.weight is \[4, 3, 5, 5\]'}.items():
         with pytest.raises(SisrError, match=words): load_model(bad[name])
 
+@pytest.mark.parametrize('what', [5, 'x', [1], None, {}])
+def test_what_a_network_tells_of_its_degradation_may_be_nonsense(what):
+    g = tiny()
+    g.info = {'degradation': what}
+    assert Upscaler(g, 'cpu').consistent is True
+
+def test_no_pixels_and_no_tiles():
+    with pytest.raises(SisrError, match='without pixels'): Upscaler(tiny(), 'cpu')(Image.new('RGB', (0, 0)))
+    for kw in (dict(tile=-5), dict(tile=7.5), dict(overlap=-3)):
+        with pytest.raises(SisrError, match='whole number of pixels'): Upscaler(tiny(), 'cpu', **kw)
+
+def test_the_most_pixels_are_a_setting(tmp_path):
+    Image.new('L', (60, 50)).save(tmp_path/'a.png')
+    run = lambda most: subprocess.run([sys.executable, '-W', 'ignore', '-c', f"import sisr.images; print(sisr.images.open_image({str(tmp_path/'a.png')!r}).size)"],
+                                      capture_output=True, text=True, env={**os.environ, 'SISR_MAX_PIXELS': most})
+    assert run('3000').stdout.strip() == '(60, 50)'
+    assert 'over 2,998 pixels; if you trust it, set SISR_MAX_PIXELS' in run('2998').stderr
+
 def test_a_network_whose_numbers_overflow_is_told():
     g = tiny()
     g.stem[0].weight.data.fill_(6e4); g.stem[0].bias.data.fill_(6e4)
@@ -126,7 +145,7 @@ SIXTEEN = {'I;16': 1, 'LA 16': 2, 'RGB 16': 3, 'RGBA 16': 4}
 
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(mode=st.sampled_from(['1', 'L', 'LA', 'P', 'RGB', 'RGBA', 'CMYK', *SIXTEEN]), w=st.integers(1, 9), h=st.integers(1, 9),
-       first=st.sampled_from(['.png', '.tif', '.webp', '.jpg', '.bmp', '.gif', '.jp2', '.avif']), last=st.sampled_from(cli.FORMATS), seed=st.integers(0, 99))
+       first=st.sampled_from(['.png', '.tif', '.webp', '.jpg', '.bmp', '.gif', '.jp2', '.avif']), last=st.sampled_from(FORMATS), seed=st.integers(0, 99))
 def test_any_mode_size_and_format(up, tmp_path, mode, w, h, first, last, seed):
     "A picture twice as large, or a line; nothing else"
     rng = np.random.default_rng(seed)

@@ -177,6 +177,37 @@ def test_colours_do_not_shift(mode, tmp_path, shipped=[]):
         lr, sr = to_tensor(f), to_tensor(save_image(shipped[0](f), tmp_path/'b.png'))
         assert ((downscale(sr, 2)-lr).mean((0, 2, 3))*127.5).abs().max() < .2, name
 
+# --- depths
+
+def test_white_is_zero(up, tmp_path):
+    "A scan that counts ink instead of light"
+    tifffile = pytest.importorskip('tifffile')
+    light = np.asarray(photo('I;16')).astype(np.uint16)
+    for kind, u in (('8', (light >> 8).astype(np.uint8)), ('16', light)):
+        tifffile.imwrite(f := tmp_path/f'{kind}.tif', np.iinfo(u.dtype).max-u, photometric='miniswhite')
+        assert (np.asarray(open_image(f)).astype(int) == u).all()
+        sr = np.asarray(up(f)).astype(float)
+        assert np.corrcoef(sr[::2, ::2].ravel(), u.ravel())[0, 1] > .9
+
+def test_depth_that_is_cut_is_told(tmp_path):
+    (tmp_path/'a.ppm').write_bytes(b'P6 2 1 65535\n'+bytes(range(12)))
+    with pytest.warns(SisrWarning, match='a.ppm: more than 8 bits are read as 8'): assert open_image(tmp_path/'a.ppm').size == (2, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        (tmp_path/'b.ppm').write_bytes(b'P6 2 1 255\n'+bytes(range(6))); open_image(tmp_path/'b.ppm')
+        for s in SUFFIXES: photo('RGB').save(f := tmp_path/f'c{s}'); open_image(f)
+
+def test_gamma_of_a_png(up, tmp_path):
+    "What its numbers mean is kept, or it is told"
+    from PIL.PngImagePlugin import PngInfo
+    info = PngInfo(); info.add(b'gAMA', (100_000).to_bytes(4, 'big'))
+    photo('RGB').save(tmp_path/'a.png', pnginfo=info)
+    save_image(up(tmp_path/'a.png'), tmp_path/'b.png')
+    assert Image.open(tmp_path/'b.png').info['gamma'] == 1
+    up.to_file(tmp_path/'a.png', tmp_path/'c.png')
+    assert Image.open(tmp_path/'c.png').info['gamma'] == 1
+    with pytest.warns(SisrWarning, match='gamma of 1 is lost'): save_image(up(tmp_path/'a.png'), tmp_path/'b.jpg')
+
 # --- what a file says
 
 def profile(space):

@@ -30,19 +30,23 @@ import numpy as np
 from PIL import Image
 from sisr.generators import load_model
 from sisr.upscaler import Upscaler
-w, h, suffix, tile = int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], int(sys.argv[5]) or None
-big, band = Image.new('RGB', (w, h)), Image.fromarray(np.random.default_rng(0).integers(0, 256, (250, w, 3), dtype=np.uint8))
-for y in range(0, h, 250): big.paste(band, (0, y))
+from sisr.images import Deep
+w, h, suffix, tile, mode = int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], int(sys.argv[5]) or None, sys.argv[6]
+a = np.random.default_rng(0).integers(0, 256, (250, w, 4 if mode == 'RGBA' else 3), dtype=np.uint8)
+if mode == 'RGB 16': big, held = Deep(np.tile(a.astype(np.uint16)*257, (h//250, 1, 1))), 10     # bytes a pixel: the array, and what Pillow holds
+else:
+    big, held = Image.new(mode, (w, h)), 4
+    for y in range(0, h, 250): big.paste(Image.fromarray(a), (0, y))
 with tempfile.TemporaryDirectory() as tmp: assert Upscaler(load_model(sys.argv[1]), 'cpu', tile=tile).to_file(big, f'{tmp}/x.{suffix}') == (2*w, 2*h)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024-w*h*4/2**20)         # less the input, which Pillow holds in four bytes a pixel
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024-w*h*held/2**20)      # less the input, which Pillow holds in four bytes a pixel
 """
 
 @pytest.mark.skipif(not sys.platform.startswith('linux'), reason='peak memory is counted in KB on Linux')
-@pytest.mark.parametrize('suffix, tile, more', [('png', 400, 100), ('tif', 400, 100), ('png', 0, 220)])
-def test_peak_memory_is_flat(tmp_path, suffix, tile, more):
+@pytest.mark.parametrize('suffix, tile, more, mode', [('png', 400, 100, 'RGB'), ('tif', 400, 100, 'RGB'), ('png', 0, 220, 'RGB'), ('tif', 400, 130, 'RGBA'), ('tif', 400, 130, 'RGB 16')])
+def test_peak_memory_is_flat(tmp_path, suffix, tile, more, mode):
     "Six times the pixels: what is needed above the picture itself follows the tile, which is smaller where all is small"
     model = save_model(net(), tmp_path/'light.safetensors')
-    peak = lambda w, h: float(subprocess.check_output([sys.executable, '-c', FLAT, model, str(w), str(h), suffix, str(tile)], text=True))
+    peak = lambda w, h: float(subprocess.check_output([sys.executable, '-c', FLAT, model, str(w), str(h), suffix, str(tile), mode], text=True))
     small, large = peak(1000, 1000), peak(3000, 2000)
     assert large < small+more                                      # MB; SR as floats would take 240 more, and its work as much again
 
@@ -100,19 +104,20 @@ def test_nothing_half_written(tmp_path):
     assert to.read_bytes() == b'as it was' and os.listdir(tmp_path) == ['x.png']
 
 @pytest.mark.skipif(os.name == 'nt', reason='signals')
-def test_ctrl_c_on_a_large_picture(tmp_path):
+@pytest.mark.parametrize('how', ['SIGINT', 'SIGTERM', 'SIGHUP'])
+def test_stopped_on_a_large_picture(tmp_path, how):
     model = save_model(net(), tmp_path/'light.safetensors')
     Image.fromarray(noise(3000, 3000)).save(tmp_path/'large.png')
     (out := tmp_path/'out').mkdir()
     run = subprocess.Popen([sys.executable, '-m', 'sisr.cli', 'upscale', str(tmp_path/'large.png'), '-o', str(out/'x.tif'), '--model', str(model), '--tile', '32'],
-                           stderr=subprocess.PIPE, text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+                           stderr=subprocess.PIPE, text=True, preexec_fn=lambda: signal.signal(getattr(signal, how), signal.SIG_DFL))
     for _ in range(600):
         if list(out.glob('.sisr-*')): break
         time.sleep(.1)
     assert list(out.glob('.sisr-*')), 'nothing was begun'
-    run.send_signal(signal.SIGINT)
+    run.send_signal(getattr(signal, how))
     _, err = run.communicate(timeout=60)
-    assert run.returncode == 130 and len(err.strip().splitlines()) == 1
+    assert run.returncode == 128+getattr(signal, how) and len(err.strip().splitlines()) == 1
     assert os.listdir(out) == []
 
 # --- memory that runs out
