@@ -102,7 +102,7 @@ def _fitting(self:Patches, i):
     for j in range(i, i+len(self.images)):
         j %= len(self.images); u = self.images[j]
         if min(u.shape[1:])>=self.size: return u
-        if j in self._too_small: continue
+        if j in self._too_small or j in self.images.skipped: continue
         self._too_small.add(j)
         if len(self._too_small)==1: warnings.warn(f'skipped {self.images.items[j]}, and all like it: {u.shape[2]}x{u.shape[1]} px is smaller than a patch of {self.size}', SisrWarning, stacklevel=4)
     raise SisrError(f'no image is as large as a patch of {self.size} px: choose a smaller patch')
