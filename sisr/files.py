@@ -70,8 +70,8 @@ def _open(f):
 # %% ../nbs/00_files.ipynb #f40c5820
 @contextmanager
 def _readable(path):
-    "Whatever goes wrong in this block is one line about this file; Pillow's warnings are not for users"
-    stream = hasattr(path, 'read')
+    "Whatever goes wrong in this block is one line about this file; Pillow's warnings are not for users, those put into the list are"
+    stream,told = hasattr(path, 'read'),[]
     def bad(why): return SisrError(f'{getattr(path, "name", "stream") if stream else path}: {why}')
     try:
         if not stream:
@@ -81,8 +81,7 @@ def _readable(path):
             if Path(path).stat().st_size==0: raise bad('the file is empty')
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')          # large: from 89 million pixels on Pillow warns, from 179 it refuses
-            warnings.simplefilter('always', SisrWarning)
-            yield
+            yield told
     except SisrError as e: raise e if str(path) in str(e) else bad(e) from None
     except UnidentifiedImageError: raise bad('not an image that can be read') from None
     except PermissionError: raise bad('no permission to read it') from None
@@ -90,6 +89,7 @@ def _readable(path):
         raise bad(f'over {_most():,} pixels; if you trust it, set SISR_MAX_PIXELS=1000000000, say') from None
     except MemoryError: raise bad('needs more memory than there is') from None
     except Exception as e: raise bad(f'damaged or cut short ({" ".join(str(e).split())[:200] or type(e).__name__})') from None
+    for text in dict.fromkeys(told): warnings.warn(SisrWarning(text))
 
 def _most(): return 2*Image.MAX_IMAGE_PIXELS if Image.MAX_IMAGE_PIXELS else sys.maxsize
 
@@ -213,14 +213,14 @@ def _eight(u):
     return res
 
 # %% ../nbs/00_files.ipynb #6e538edc
-def _decode(f, n=0):
-    "Picture `n` of a file"
+def _decode(f, n=0, told=None):
+    "Picture `n` of a file; what was lost is put into the list `told`"
     img = _open(f)
     if n: img.seek(n)
     u = _sixteen(f, n, img)
     if u is not None: return Deep(u, {k:v for k,v in _info(img).items() if k!='transparency'})
     cut,name = _cut_to_8(img),getattr(f, 'name', 'stream') if hasattr(f, 'read') else f
-    if cut: warnings.warn(SisrWarning(f'{name}: more than 8 bits are read as 8; 16 are read from PNG and TIFF'))
+    if cut and told is not None: told.append(f'{name}: more than 8 bits are read as 8; 16 are read from PNG and TIFF')
     inverted = img.format=='TIFF' and img.tag_v2.get(262)==0 and img.mode.startswith('I;16')     # white is zero: of 16 bits Pillow leaves it so
     step = {'L;2':85,'L;4':17}.get(_raw(img.tile[0]) if img.tile else '', 1)
     img,info = _upright(_load(img)),_info(img)       # loaded, as the end of a PNG may say more
@@ -247,4 +247,4 @@ def _upright(img):
 def open_image(path            # a file name, or an open binary file
               )->Image.Image:  # decoded to the last pixel, and upright; the first frame of a moving picture
     "Read an image file; whatever is wrong with it becomes one line of `SisrError`"
-    with _readable(path): return _decode(path)
+    with _readable(path) as told: return _decode(path, told=told)

@@ -127,16 +127,16 @@ def frames(path,        # a file name, or an open binary file
     if to is not None and many not in ABLE[format_of(to)].split():
         able = ' '.join('.'+k.lower() for k,v in ABLE.items() if many in v.split()).replace('.tiff','.tif')
         raise SisrError(f'{path}: {n} {many}, and {Path(to).suffix} holds but one: name a result that ends in {able}')
-    with _readable(path): return _pages(path, n) if many=='pages' else _moments(path, n)
+    with _readable(path) as told: return _pages(path, n, told) if many=='pages' else _moments(path, n)
 
 # %% ../nbs/00_formats.ipynb #f67b9fb8
-def _pages(f, n):
+def _pages(f, n, told):
     "The pages of a TIFF; a small preview (bit 0 of its kind) is none"
     img,kept = _open(f),[]
     for i in range(n):
         img.seek(i)
         if i==0 or not img.tag_v2.get(254, 0)&1: kept.append(i)
-    return [_decode(f, i) for i in kept]
+    return [_decode(f, i, told) for i in kept]
 
 def _moments(f, n):
     "The frames of a moving picture, each as it is seen: Pillow has put changes onto what was there"
