@@ -1,23 +1,22 @@
 """How fast a step of ours is beside a plain PyTorch loop: `python .ci/speed.py`, on a machine with nothing else to do.
 
-The plain loop is tests/plain_srgan.py, ours is `Trainer.step`: same process, threads, images and optimiser, turn by turn
+The plain loop is sisr.plain, ours is `Trainer.step`: same process, threads, images and optimiser, turn by turn
 (plain, ours, plain, ours...). 'faithful' has the same networks and losses in both; 'lean' and 'recommended' have ours as the
 library would train. A ratio above 1 says that ours is the faster. The parts of our steps are timed one by one, each with
 its backward pass. Goes to nbs/results/gan-speed.json, or to --out."""
-import argparse, itertools, json, platform, sys, tempfile, time
+import argparse, itertools, json, platform, tempfile, time
 from pathlib import Path
 from statistics import median
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT/'tests'))
-from plain_srgan import PlainSRGAN
 from sisr.adversary import Adversary
 from sisr.degradations import Bicubic
 from sisr.experiments import PSNR, QUESTIONS, step_costs
 from sisr.generators import SRResNet
 from sisr.images import from_uint8
 from sisr.losses import CONVS, PerceptualLoss, vgg19_weights
+from sisr.plain import PlainSRGAN
 from sisr.recipes import LEAN
 from sisr.resize import consistent
 from sisr.stages import Stage
