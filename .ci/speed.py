@@ -4,32 +4,25 @@ The plain loop is sisr.plain, ours is `Trainer.step`: same process, threads, ima
 (plain, ours, plain, ours...). 'faithful' has the same networks and losses in both; 'lean' and 'recommended' have ours as the
 library would train. A ratio above 1 says that ours is the faster. The parts of our steps are timed one by one, each with
 its backward pass. Goes to nbs/results/gan-speed.json, or to --out."""
-import argparse, itertools, json, platform, tempfile, time
+import argparse, json, platform, tempfile
 from pathlib import Path
 from statistics import median
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
 from sisr.adversary import Adversary
+from sisr.bench import plain_step, seconds
 from sisr.degradations import Bicubic
 from sisr.experiments import PSNR, QUESTIONS, step_costs
 from sisr.generators import SRResNet
 from sisr.images import from_uint8
-from sisr.losses import CONVS, PerceptualLoss, vgg19_weights
-from sisr.plain import PlainSRGAN
+from sisr.losses import PerceptualLoss
 from sisr.recipes import LEAN
 from sisr.resize import consistent
 from sisr.stages import Stage
 from sisr.trainer import Trainer
 
+ROOT = Path(__file__).resolve().parent.parent
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
-
-def plain(batch):
-    "The 2019 report's way, as a step to time"
-    state,names = vgg19_weights(),list(CONVS)
-    pairs = [tuple(state[f'features.{CONVS[n]}.{k}'] for k in ('weight','bias')) for n in names[:names.index('conv4_4')+1]]
-    loop = PlainSRGAN(itertools.repeat(batch), pairs, size=batch.shape[-1], device=DEVICE)
-    return lambda: loop.run(1)
 
 FAITHFUL = dict(net=dict(sn=True), content='mse', vgg=dict(layers=dict(conv4_4=1.), squared=True, raw=True), hard=False)
 OURS = dict(faithful={**FAITHFUL, 'd':'srgan', 'arch':dict(width=64, bn=True, sn=True)},
@@ -44,16 +37,10 @@ def ours(how, patch):
     t.weight = 1e-3
     return t,Stage('both', 1, 1e-4, losses={how['content']:1., 'vgg':.1}, rate_d=1e-4, adversary=1e-3)
 
-def seconds(f):
-    "How long `f` takes, to the end of what it asked the device for"
-    wait = torch.cuda.synchronize if DEVICE=='cuda' else lambda: None
-    wait(); start = time.perf_counter(); f(); wait()
-    return time.perf_counter()-start
-
 def duel(a, b, n):
     "Both by turns, after one warm-up each"
     a(); b()
-    plain,ours = zip(*((seconds(a), seconds(b)) for _ in range(n)))
+    plain,ours = zip(*((seconds(a, DEVICE), seconds(b, DEVICE)) for _ in range(n)))
     r = [p/o for p,o in zip(plain, ours)]
     return dict(plain=plain, ours=ours, ratio=dict(median=median(r), min=min(r), max=max(r)))
 
@@ -70,7 +57,7 @@ def parts(t, stage, batch, n):
                  'D.judge':lambda: t.adversary.judge(leaf(), hr).backward(),
                  'VGG':lambda: t.loss('vgg')(leaf(), hr).backward(),
                  'optimiser':t.opt.step, 'EMA':lambda: t.ema.update(t.net, 0)})
-    def one(f): f(); return median(seconds(f) for _ in range(n))
+    def one(f): f(); return median(seconds(f, DEVICE) for _ in range(n))
     return {name: one(f) for name,f in gs.items()}
 
 def main(batch, patch, pairs, out):
@@ -78,7 +65,7 @@ def main(batch, patch, pairs, out):
     hr = torch.randint(0, 256, (batch,3,patch,patch), dtype=torch.uint8)
     name = torch.cuda.get_device_name() if DEVICE=='cuda' else f'cpu {platform.machine()}'
     res = dict(device=name, threads=torch.get_num_threads(), torch=str(torch.__version__), batch=batch, patch=patch, pairs={}, parts={})
-    base = plain(hr)
+    base = plain_step(hr, DEVICE)
     for how,what in OURS.items():
         t,stage = ours(what, patch)
         on = hr.to(DEVICE)

@@ -4,14 +4,14 @@
 
 # %% ../nbs/14d_bench.ipynb #b7172dcc
 from __future__ import annotations
-import itertools, json, os, platform, subprocess, sys, tempfile, time
+import itertools, json, platform, subprocess, sys, tempfile, time
 from copy import deepcopy
 from pathlib import Path
 from statistics import median
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from .images import SisrError, from_uint8, image_files, sample
-from .resize import consistent, pinv
+from .images import image_files, sample, to_tensor
+from .resize import middle, pinv
 from .metrics import Protocol, evaluate
 from .degradations import Bicubic
 from .generators import SRResNet, load_model, models
@@ -25,9 +25,9 @@ from .tiled import Tiled
 from .upscaler import Upscaler
 
 # %% auto #0
-__all__ = ['SAME', 'OURS', 'TRAININGS', 'STARTS', 'SETS', 'seconds', 'told', 'duel', 'rate', 'work', 'processor', 'machine',
-           'plain_step', 'our_step', 'training', 'faithful', 'plainly', 'inference', 'starting', 'one', 'apart',
-           'growing', 'places', 'quality', 'bench', 'summary']
+__all__ = ['SAME', 'OURS', 'TRAININGS', 'STARTS', 'LITTLE', 'SETS', 'seconds', 'told', 'duel', 'rate', 'work', 'processor',
+           'machine', 'plain_step', 'our_step', 'training', 'faithful', 'plainly', 'inference', 'starting', 'one',
+           'apart', 'growing', 'places', 'quality', 'bench', 'summary']
 
 # %% ../nbs/14d_bench.ipynb #e5361877
 def seconds(f, device='cpu')->float:
@@ -135,7 +135,7 @@ def plainly(net):
 
 def inference(turns:int=7, side:int=96, device='cpu')->list:
     "A row for each network and precision, beside the plain way"
-    lr = Bicubic(4)(from_uint8(torch.from_numpy(_pixels(4*side))).to(device))
+    lr = Bicubic(4)(middle(to_tensor(sample('kitten')), 4*side).to(device))
     rows = []
     for title,net in (("SRGAN's generator",faithful(lr.cpu())), ('photos-x4',load_model('photos-x4'))):
         plain = plainly(net.to(device))
@@ -144,13 +144,6 @@ def inference(turns:int=7, side:int=96, device='cpu')->list:
             rows.append(dict(name=title, precision='bfloat16' if half else 'float32', side=side, **duel(lambda: plain(lr), lambda: ours.piece(lr), turns, device),
                              apart=(plain(lr)-ours.piece(lr)).abs().max().item(), work=work(lambda: plain(lr))))
     return rows
-
-def _pixels(side):
-    "A sample of so many pixels: uint8 (1,3,side,side)"
-    import numpy as np
-    from PIL import Image
-    img = Image.open(sample('kitten')).convert('RGB').resize((side,side), Image.Resampling.BICUBIC)
-    return np.asarray(img).transpose(2,0,1)[None].copy()
 
 # %% ../nbs/14d_bench.ipynb #0734762a
 STARTS = {'import sisr':'import sisr', 'sisr --help':"import sisr.cli, contextlib, io\nwith contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit): sisr.cli.main(['--help'])",
@@ -186,6 +179,8 @@ def growing(sides=(64,128,256,512,1024,2048,4096), whole=(64,128,256,512,1024), 
     "By side, ours and the plain way; by batch; by threads"
     return [*(apart(side=s, half=h) for s in sides for h in (False,True)), *(apart(side=s, plain=True) for s in whole),
             *(apart(side=64, batch=b, half=h) for b in batches for h in (False,True)), *(apart(side=256, threads=t, half=h) for t in threads for h in (False,True))]
+
+LITTLE = dict(sides=(64,128), whole=(64,128), batches=(1,4), threads=(1,))    # for a look
 
 # %% ../nbs/14d_bench.ipynb #60f31aa5
 SETS = {'standard':('Set5','Set14','BSD100'), 'faces128':('faces/val',)}
@@ -226,7 +221,7 @@ def bench(data=None,        # a folder to measure quality on; None: no quality
     res = dict(sisr=__version__, machine=machine(device))
     if speed:
         parts = dict(training=lambda: training(3 if quick else 9, 2 if quick else 4, 64 if quick else 96, device), inference=lambda: inference(3 if quick else 15, 48 if quick else 96, device),
-                     starting=lambda: starting(1 if quick else 7), growing=lambda: growing(*(((64,128),)*2+((1,4),(1,)) if quick else ())))
+                     starting=lambda: starting(1 if quick else 7), growing=lambda: growing(**(LITTLE if quick else {})))
         for name,f in parts.items(): say(name); res[name] = f()
     if data: res['quality'] = quality(data, device=device, most=3 if quick else None, say=lambda r: say(f"{r['set']} x{r['scale']} {r['model']} {r['psnr_y']:.2f}"))
     return res

@@ -100,17 +100,13 @@ class Unpaired:
         self.lr,self.hr,self.images = lr,hr,lr.images
         small = [lr.images] if aside is None else [lr.images,aside]
         some,others = [i for s in small for i in s.items],hr.images.items
-        offset,both = 0,[]
-        for s in small: both += [(i+offset,j) for i,j in _alike(Gallery(s), self._gallery())]; offset += len(s)
+        large,before,both = Gallery(hr.images),0,[]
+        for s in small: both += [(before+i,j) for i,j in _alike(Gallery(s), large)]; before += len(s)
         if both: raise SisrError(_said(both, some, others))
         if people and (same := {*identities(some).values()} & {*identities(others).values()}):
             raise SisrError(f'{len(same)} people are in both sets, as {min(same)}: part them by `split_by_identity`')
         stems = [{Path(x).stem for x in items if isinstance(x, (str,Path))} for items in (some,others)]
         if same := stems[0]&stems[1]: warnings.warn(f'{len(same)} names are in both sets, {min(same)} is one; they show different pictures, as far as can be seen', SisrWarning)
-
-    def _gallery(self):
-        if not hasattr(self, '_large'): self._large = Gallery(self.hr.images)
-        return self._large
 
     def __getitem__(self, k:int)->tuple: return self.lr[k],self.hr[k]
 
