@@ -25,6 +25,7 @@ def _gray(u):
     return g,(min(h,w)/h, min(h,w)/w)
 
 def windows(square)->list: # of (share of the height, share of the width)
+    "Those that the whole of another picture is held against"
     return [(s,s) for s in SHARES]+[(s*square[0], s*square[1]) for s in SHARES]
 
 def look(g:Tensor,        # (n,h,w), gray
