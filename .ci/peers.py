@@ -7,13 +7,14 @@ The peers are packages that carry their weights. They are no dependency of sisr 
 
 DAT-light (2308.03364) runs in PyTorch; Real-ESRGAN x4plus (2107.10833) by ncnn on the CPU. Each is timed by turns with photos-x4 on
 the same image, threads and process, and measured on the test sets by the protocol `standard`. Numbers go to
-nbs/results/peers.json, a crop of each to nbs/results/peers.png, for the wall of the quality page."""
+nbs/results/peers.json, a crop of each to nbs/results/peers.png, for the wall of the quality page. Parts can be asked for alone:
+wall, speed (on a machine with nothing else to do), quality (long)."""
 import importlib.util, json, os, sys
 from pathlib import Path
 import numpy as np
 import torch
-from sisr.bench import duel, machine
-from sisr.images import from_uint8, image_files, sample, save_image, to_tensor
+from sisr.duel import duel, machine
+from sisr.images import image_files, sample, save_image, to_pil, to_tensor
 from sisr.metrics import Protocol, evaluate
 from sisr.upscaler import Upscaler
 
@@ -41,23 +42,38 @@ def real_esrgan():
 
 PEERS = {'DAT-light':dat_light, 'Real-ESRGAN x4plus':real_esrgan}
 
-def main(most=None):
-    data, up = Path(os.environ['SISR_DATA'])/'benchmarks', {h:Upscaler.from_pretrained('photos-x4', 'cpu', half=h) for h in (False,True)}
-    protocol = Protocol.named('standard')
-    box = slice(PLACE['top'],PLACE['top']+PLACE['side']),slice(PLACE['left'],PLACE['left']+PLACE['side'])
-    hr = to_tensor(sample(PLACE['sample']))[..., box[0], box[1]]
-    small, res, crops = protocol.lr(hr, 4), dict(machine=machine(), place=PLACE, speed=[], rows=[]), []
+def small():
+    "LR of the wall's place"
+    hr = to_tensor(sample(PLACE['sample']))
+    return protocol.lr(hr[..., PLACE['top']:PLACE['top']+PLACE['side'], PLACE['left']:PLACE['left']+PLACE['side']], 4)
+
+def speed():
+    ups = {h:Upscaler.from_pretrained('photos-x4', 'cpu', half=h) for h in (False,True)}
+    rows, y = [], small()
     for name, make in PEERS.items():
         f, parameters = make()
-        crops.append(f(small))
-        for half,u in up.items():
-            res['speed'].append(dict(name=name, parameters=parameters, half=half, side=small.shape[-1], **duel(lambda: f(small), lambda: u.tensor(small), 5)))
-            print(name, 'bfloat16' if half else 'float32', res['speed'][-1]['ratio'], flush=True)
+        for half,u in ups.items():
+            rows.append(dict(name=name, parameters=parameters, half=half, side=y.shape[-1], **duel(lambda: f(y), lambda: u.tensor(y), 5)))
+            print(name, 'bfloat16' if half else 'float32', rows[-1]['ratio'], flush=True)
+    return dict(machine=machine(), speed=rows)
+
+def quality(most=None):
+    data, rows = Path(os.environ['SISR_DATA'])/'benchmarks', []
+    for name, make in PEERS.items():
+        f, _ = make()
         for s in ('Set5','Set14','BSD100') if name=='DAT-light' else ('Set5','Set14'):
             r = evaluate(f, image_files(data/s)[:most], 4, protocol)
-            res['rows'].append(dict(set=s, scale=4, protocol='standard', model=name, n=r['n'], **r['mean']))
-            print(res['rows'][-1], flush=True)
-    save_image(torch.cat(crops, -1), ROOT/'nbs'/'results'/'peers.png')
-    (ROOT/'nbs'/'results'/'peers.json').write_text(json.dumps(res)+'\n')
+            rows.append(dict(set=s, scale=4, protocol='standard', model=name, n=r['n'], **r['mean']))
+            print(rows[-1], flush=True)
+    return dict(rows=rows)
 
-if __name__ == '__main__': main(*map(int, sys.argv[1:]))
+def wall():
+    save_image(to_pil(torch.cat([make()[0](small()) for make in PEERS.values()], -1)), ROOT/'nbs'/'results'/'peers.png')
+    return dict(place=PLACE)
+
+if __name__ == '__main__':
+    protocol, parts = Protocol.named('standard'), dict(wall=wall, speed=speed, quality=quality)
+    to = ROOT/'nbs'/'results'/'peers.json'
+    for part in sys.argv[1:] or parts:
+        made = parts[part]()
+        to.write_text(json.dumps({**(json.loads(to.read_text()) if to.exists() else {}), **made})+'\n')

@@ -10,7 +10,7 @@ from statistics import median
 import torch
 
 from sisr.adversary import Adversary
-from sisr.bench import plain_step, seconds
+from sisr.duel import plain_step, seconds
 from sisr.degradations import Bicubic
 from sisr.experiments import PSNR, QUESTIONS, step_costs
 from sisr.generators import SRResNet

@@ -58,7 +58,7 @@ def paged(file, to:Path)->Path:
     except SisrError: return to                                   # its turn to be told will come
 
 # %% ../nbs/15_cli.ipynb #a083aa72
-def upscaler(args     # parsed options: model, device, and scale, style, tile, consistent where the command has them
+def upscaler(args     # parsed options: model, device, and scale, style, tile, consistent, half where the command has them
             ):
     "The `Upscaler` that the options ask for"
     from sisr.generators import models
@@ -71,7 +71,7 @@ def upscaler(args     # parsed options: model, device, and scale, style, tile, c
     with as_usage(): device,found = pick_device(args.device),(find_network if style is None else sisters)(name)
     net = load_network(found, style)
     if scale and net.scale!=scale: raise Usage(f'{name} enlarges {net.scale} times, not {scale}')
-    return Upscaler(net, device, tile=getattr(args, 'tile', None), consistent=getattr(args, 'consistent', None))
+    return Upscaler(net, device, tile=getattr(args, 'tile', None), consistent=getattr(args, 'consistent', None), half=getattr(args, 'half', None))
 
 # %% ../nbs/15_cli.ipynb #b2c07e11
 def fraction(text:str)->float:
@@ -164,6 +164,7 @@ def enlarge(up, file, to:Path, bar=None):
     MODEL, SCALE, STYLE, DEVICE,
     opt('--tile', type=whole_number, metavar='N', help='pixels of the input at a time: less need less memory (0: all)'),
     opt('--consistent', action=argparse.BooleanOptionalAction, default=None, help='force the result to shrink back to the input, or not, as for noisy input (default: as the network wants)'),
+    opt('--half', action=argparse.BooleanOptionalAction, default=None, help='bfloat16 inside the network: up to three times as fast on processors that multiply it, a level of 255 apart (default: on a GPU alone)'),
     opt('--resume', action='store_true', help='leave out what is already there'))
 def upscale_files(args)->int:
     "enlarge photographs and films"

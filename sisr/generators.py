@@ -20,8 +20,9 @@ from .resize import upscale
 from .blocks import activation, conv, ResBlock, RRDB, UpStage
 
 # %% auto #0
-__all__ = ['ARCHITECTURES', 'StagedNet', 'SRResNet', 'RRDBNet', 'ESRGAN', 'plain_state', 'fuse', 'normed', 'generator',
-           'save_model', 'read_header', 'models', 'find_model', 'load_model', 'explains', 'receptive_radius']
+__all__ = ['ARCHITECTURES', 'StagedNet', 'SRResNet', 'RRDBNet', 'ESRGAN', 'plain_state', 'fuse', 'before_shuffle', 'ready',
+           'normed', 'generator', 'save_model', 'read_header', 'models', 'find_model', 'load_model', 'explains',
+           'receptive_radius']
 
 # %% ../nbs/06_generators.ipynb #5a99564c
 class StagedNet(nn.Module):
@@ -160,6 +161,31 @@ def fuse(net:nn.Module # a network of this page; unchanged
             if isinstance(m[i+1],nn.BatchNorm2d): m[i],m[i+1] = fuse_conv_bn_eval(m[i],m[i+1]),nn.Identity()
     twin.info = net.info
     return twin.requires_grad_(False).to(next(net.parameters()).device)
+
+# %% ../nbs/06_generators.ipynb #593d94c9
+def before_shuffle(c:nn.Conv2d, # odd kernel, 'same' padding, on what a PixelShuffle(s) made
+                   s:int=2      # its scale
+                  )->nn.Sequential: # on what the PixelShuffle would have got
+    "The same convolution done before the shuffle, which comes last"
+    (k,_),r = c.kernel_size,c.kernel_size[0]//2
+    R = -(-r//s)                                                   # radius, in pixels before the shuffle
+    p,b,d,u = torch.meshgrid(*map(torch.arange, (s,s,2*R+1,k)), indexing='ij')
+    reads = (p+u-r==s*(d-R)+b).to(c.weight)
+    w = torch.einsum('pbdu,qaev,ocuv->opqcbade', reads, reads, c.weight).flatten(3,5).flatten(0,2)
+    new = conv(w.shape[1], w.shape[0], 2*R+1).to(w)
+    new.load_state_dict(dict(weight=w, bias=c.bias.repeat_interleave(s*s)))
+    return nn.Sequential(new, nn.PixelShuffle(s))
+
+# %% ../nbs/06_generators.ipynb #8d64b300
+def ready(net:nn.Module # a network of this page; unchanged
+         )->nn.Module:  # the same function, faster; frozen, and not to be saved
+    "Fold what folds, and do SRGAN's 9x9 convolution before the last shuffle"
+    twin = fuse(net)
+    if twin.faithful and list(twin.heads)==[str(twin.scale)] and twin.scale>1:
+        c,_,act = twin.stages[-1]                                  # one slope for all channels: it may come before the shuffle too
+        twin.stages[-1] = nn.Sequential(c, act)
+        twin.heads[str(twin.scale)] = before_shuffle(twin.heads[str(twin.scale)])
+    return twin.requires_grad_(False).eval()
 
 # %% ../nbs/06_generators.ipynb #107922f4
 def _convs(net): return [m for m in net.modules() if isinstance(m,nn.Conv2d)]

@@ -10,7 +10,7 @@ from fastcore.basics import patch
 from torch import Tensor
 from .images import SisrError, to_uint8
 from .resize import RADIUS, consistent as project
-from .generators import explains, fuse, receptive_radius
+from .generators import explains, ready, receptive_radius
 
 # %% auto #0
 __all__ = ['pick_device', 'through', 'Tiled', 'no_memory', 'nothing_left', 'free_memory']
@@ -50,7 +50,7 @@ class Tiled:
         for name,v in dict(tile=tile, overlap=overlap).items():
             if not (v is None or isinstance(v, int) and v>=0): raise SisrError(f'{name}={v}: a whole number of pixels is wanted, 0 or more')
         self.device,self.given = pick_device(device),net                  # `given`: as it came, to be saved or given away
-        self.net = (net if getattr(net, 'foreign', False) else fuse(net)).to(self.device).to(memory_format=torch.channels_last)
+        self.net = (net if getattr(net, 'foreign', False) else ready(net)).to(self.device).to(memory_format=torch.channels_last)
         self.scale,self.tile,self.unit = net.scale,tile,getattr(net, 'unit', 1)     # pixels a network takes at a time
         self.consistent = explains(net.info) if consistent is None else consistent
         self.half = self.device.type=='cuda' if half is None else half

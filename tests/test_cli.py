@@ -136,6 +136,8 @@ def test_tiles_and_consistency_are_options(sisr, net, tmp_path):
         res = np.asarray(Image.open(tmp_path/'out/a.png')).astype(int)
         if not o: first = res
         assert (abs(res-first).max() > 1) == (o == ['--no-consistent'])
+    assert sisr('upscale', tmp_path/'a.png', '-o', tmp_path/'out', '--model', net, '--half')[0] == 0
+    assert abs(np.asarray(Image.open(tmp_path/'out/a.png')).astype(int)-first).max() <= 8  # noise is the hardest: eight bits of a number are kept
 
 @pytest.mark.parametrize('tile', [1, 3, 8, 12, 16, 31, 32, 0])
 def test_a_tile_that_is_too_small_is_told_and_done(sisr, net, tmp_path, tile):

@@ -3,7 +3,7 @@ import json
 import pytest, torch
 from hypothesis import given, settings, strategies as st
 from safetensors.torch import save_file
-from sisr.generators import ARCHITECTURES, RRDBNet, SRResNet, find_model, fuse, generator, load_model, models, plain_state, read_header, save_model
+from sisr.generators import ARCHITECTURES, RRDBNet, SRResNet, find_model, fuse, generator, load_model, models, plain_state, read_header, ready, save_model
 from sisr.images import SisrError
 from sisr.stages import EMA
 from sisr.upscaler import Upscaler
@@ -19,7 +19,7 @@ def test_any_size_any_kind_folds_exactly(h, w, s, faithful, sn, c):
         for _ in range(2): g(torch.randn(2,c,6,6))
         x = torch.randn(1,c,h,w); y = g.eval()(x)
         assert y.shape==(1,c,h*s,w*s)
-        assert (fuse(g)(x)-y).abs().max()<1e-5
+        for twin in (fuse(g),ready(g)): assert (twin(x)-y).abs().max()<1e-5
 
 def test_fuse_leaves_the_network_alone():
     g = net(sn=True).train(); before = {k:v.clone() for k,v in g.state_dict().items()}
