@@ -212,7 +212,8 @@ def train_recipe(args)->int:
     "train a network on a folder of images"
     asked = training(args)
     from sisr.training import train
-    with warned() as heard: print(train(**asked))
+    with warned() as heard: made = train(**asked)
+    if made: print(made)                                          # one of several processes writes the file and names it
     return int(any(w.startswith('skipped') for w in heard))       # done, but something in the input was bad
 
 # %% ../nbs/15_cli.ipynb #1b3a1018

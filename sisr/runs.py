@@ -14,7 +14,7 @@ from .images import SisrError, SisrWarning
 
 # %% auto #0
 __all__ = ['Tally', 'interactive', 'in_kernel', 'Progress', 'writing', 'save_checkpoint', 'load_checkpoint', 'differences',
-           'accelerator', 'average_', 'cut_history', 'stoppable']
+           'accelerator', 'average_', 'shared', 'same_', 'cut_history', 'stoppable']
 
 # %% ../nbs/11a_runs.ipynb #c7e50242
 class Tally:
@@ -132,7 +132,8 @@ def accelerator(precision:str # 'no' (float32), 'bf16', 'fp16'
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision!=precision: AcceleratorState._reset_state()
-    return Accelerator(mixed_precision=precision)
+    several = int(os.environ.get('WORLD_SIZE', 1))>1
+    return Accelerator(mixed_precision=precision, cpu=several and not torch.accelerator.is_available())   # without a GPU it joins processes only when told
 
 # %% ../nbs/11a_runs.ipynb #17a66560
 def average_(acc,    # an `Accelerator`
@@ -143,6 +144,23 @@ def average_(acc,    # an `Accelerator`
     grads = [p.grad for p in weights if p.grad is not None]
     mean = acc.reduce(torch.cat([g.flatten() for g in grads]), 'mean')
     for g,m in zip(grads, mean.split([g.numel() for g in grads])): g.copy_(m.view_as(g))
+
+def shared(acc,       # an `Accelerator`
+           means:dict # name -> number, the same names in each process
+          )->dict:    # name -> its mean over all processes
+    "What a step came to, for all processes together"
+    if acc.num_processes==1 or not means: return means
+    return dict(zip(means, (round(v, 6) for v in acc.reduce(torch.tensor(list(means.values()), dtype=torch.float64 if acc.device.type!='mps' else torch.float32, device=acc.device), 'mean').tolist())))
+
+@torch.no_grad()
+def same_(acc, # an `Accelerator`
+          nets # networks
+         ):
+    "All processes begin with the weights of the first"
+    if acc.num_processes==1: return
+    from accelerate.utils import broadcast
+    for net in nets:
+        for v in net.state_dict().values(): v.copy_(broadcast(v))
 
 # %% ../nbs/11a_runs.ipynb #f01274bf
 def cut_history(book:Path,      # a history.jsonl

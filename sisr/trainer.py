@@ -17,7 +17,7 @@ from .generators import save_model
 from .growth import carry_, carry_optimizer, freeze, grow
 from .losses import LOSSES, VGGDistance
 from .determinism import rng_state, seed_everything, set_rng_state
-from .runs import Progress, Tally, accelerator, average_, cut_history, differences, load_checkpoint, save_checkpoint, stoppable, writing
+from .runs import Progress, Tally, accelerator, average_, cut_history, differences, load_checkpoint, same_, save_checkpoint, shared, stoppable, writing
 from .adversary import Adversary
 from .stages import Climb, EMA, Stage
 
@@ -291,7 +291,7 @@ def _note(self:Trainer, stage, bar, total):
     row = dict(step=self.k, stage=stage.name, rate=stage.pace(self.j-1)*(stage.rate or stage.rate_d),
                seconds=round(self.seconds,2), waited=round(self.waited,2))
     if self.weight: row['weight'] = self.weight
-    means,self.tally = self.tally.means(),Tally()
+    means,self.tally = shared(self.acc, self.tally.means()),Tally()
     self._write({**row, **means})
     bar.draw(self.history[-1])
     bar.say(f'step {self.k}/{total} ' + ' '.join(f'{n} {v:.4f}' for n,v in means.items()) + f', {self.k/max(self.seconds,1e-9):.2f} steps/s')
@@ -308,7 +308,7 @@ def _write(self:Trainer, row):
 def _heed(self:Trainer, stage, means)->bool:
     "True if D is right often enough for this stage; warns, once, of a D that is of no use"
     if 'd_right' not in means: return False
-    right,fake = (self.acc.reduce(torch.tensor(means[k], device=self.acc.device), 'mean').item() for k in ('d_right','d_fake'))
+    right,fake = means['d_right'],means['d_fake']
     if stage.until and right>=stage.until: return True
     for name,enough,now,said in (('sure', 5, fake<.01 and right>.99, f'D calls every SR fake (D(SR) = {fake:.3f}) and G learns little from it: lower rate_d, or give D a penalty (r1)'),
                                  ('blind', 10, right<.52 and self.weight>0, f'D takes SR for HR as often as not (right in {right:.0%}): SR is that good, or D too weak (raise rate_d)')):
@@ -379,6 +379,7 @@ def _begin(self:Trainer, resume):
     state = load_checkpoint(self.out, mend=False)
     if state and not resume: raise SisrError(f'{self.out} holds a run of {state["step"]} steps: resume it, or choose another folder')
     if state: self.load_state_dict(state)
+    same_(self.acc, [self.net, self.ema.net, *([self.adversary.d] if self.adversary else [])])
     self.acc.wait_for_everyone()                                   # all have looked before one writes
     if self.acc.is_main_process: self.history = cut_history(self.out/'history.jsonl', state['lines'] if state else 0)
 
