@@ -11,7 +11,7 @@ from .images import image_files
 from .resize import pinv
 from .metrics import Protocol, evaluate
 from .generators import load_model, models
-from .duel import inference, machine, our_step, plainly, seconds, told, training
+from .duel import inference, machine, our_step, plainly, remains, seconds, told, training
 from .upscaler import Upscaler
 
 # %% auto #0
@@ -119,8 +119,8 @@ def bench(data=None,        # a folder to measure quality on; None: no quality
     device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
     res,few = dict(sisr=__version__, machine=machine(device)),3 if quick else None
     if speed:
-        parts = dict(training=lambda: training(3 if quick else 9, 2 if quick else 4, 64 if quick else 96, device), inference=lambda: inference(3 if quick else 15, 48 if quick else 96, device, not quick),
-                     starting=lambda: starting(1 if quick else 7), growing=lambda: growing(device.type, **(LITTLE if quick else {})), steps=lambda: steps(device.type, *([(64,128)] if quick else [])))
+        parts = dict(training=lambda: training(3 if quick else 9, 2 if quick else 4, 64 if quick else 96, device, not quick), inference=lambda: inference(3 if quick else 15, 48 if quick else 96, device, not quick),
+                     remains=lambda: remains(48 if quick else 96, device), starting=lambda: starting(1 if quick else 7), growing=lambda: growing(device.type, **(LITTLE if quick else {})), steps=lambda: steps(device.type, *([(64,128)] if quick else [])))
         for name,f in parts.items(): say(name); res[name] = f()
     if data:
         res['quality'] = quality(data, device=device, most=few, say=lambda r: say(f"{r['set']} x{r['scale']} {r['model']} {r['psnr_y']:.2f}"))
@@ -142,6 +142,7 @@ def summary(res:dict # of `bench`
     made = dict(
         training=(('', 'images a second', 'times the plain loop', 'of the rate'), lambda r: (r['name'], f"{r['batch']/r['seconds']['median']:.2f}", _times(r['ratio']), share(r))),
         inference=(('', '', 'LR megapixels a second', 'times the plain way', 'of the rate', 'apart'), lambda r: (r['net'], r['name'], f"{r['side']**2/1e6/r['seconds']['median']:.3f}", _times(r['ratio']), share(r), f"{r['apart']:.0e}")),
+        remains=(('', 'convolutions and products', 'then'), lambda r: (r['name'], f"{r['left']['convolutions']+r['left']['products']:.0%}", ', '.join(f'{k} {v:.0%}' for k,v in r['left'].items() if k not in ('convolutions','products') and v>.02))),
         growing=(('LR', 'batch', 'threads', 'how', 'seconds', 'memory'), lambda r: (_square(r['side']), str(r['batch']), str(r['threads']), how(r), f"{r['seconds']:.2f}", _size(r['bytes']))),
         steps=(('whole HR', 'how', 'seconds a step', 'memory'), lambda r: (_square(r['side']), how(r), f"{r['seconds']:.2f}", _size(r['bytes']))),
         quality=(('set', 'scale', 'images', 'method', 'PSNR-Y', 'SSIM-Y', 'LR-PSNR'), lambda r: (r['set'], f"x{r['scale']}", str(r['n']), r['model'], f"{r['psnr_y']:.2f}", f"{r['ssim_y']:.4f}", f"{r['lr_psnr']:.1f}")))

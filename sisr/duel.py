@@ -24,8 +24,9 @@ from .recipes import LEAN
 from .tiled import Tiled
 
 # %% auto #0
-__all__ = ['SAME', 'OURS', 'PLAIN', 'TRAININGS', 'seconds', 'told', 'race', 'duel', 'rate', 'work', 'processor', 'machine',
-           'plain_step', 'our_step', 'training', 'faithful', 'plainly', 'ways', 'dropped', 'inference']
+__all__ = ['SAME', 'OURS', 'PLAIN', 'TRAININGS', 'KINDS', 'seconds', 'told', 'race', 'duel', 'rate', 'work', 'processor',
+           'machine', 'plain_step', 'our_step', 'training', 'faithful', 'plainly', 'ways', 'dropped', 'inference',
+           'left', 'remains']
 
 # %% ../nbs/14d_duel.ipynb #13d65abf
 def seconds(f, device='cpu')->float:
@@ -100,23 +101,25 @@ def plain_step(hr, device='cpu', more:int=0):
     if more>1: loop.opt_g,loop.opt_d = (torch.optim.Adam(net.parameters(), fused=True) for net in (loop.G,loop.D))
     return lambda: loop.run(1)
 
-def our_step(name:str, hr, d='srgan'):
+def our_step(name:str, hr, d='srgan', compiled=False):
     "A step of a `Trainer`; no replay, which the plain loop has not either"
     how,precision = TRAININGS[name]
     arch = dict(size=hr.shape[-1], **how['arch']) if d=='srgan' else dict(width=32)
     t = Trainer(SRResNet(4, **how['net']).train(), None, Bicubic(4), tempfile.gettempdir(), adversary=Adversary(d, arch, replay=0),
                 losses=dict(vgg=PerceptualLoss(**how['vgg'])), hard=how['hard'], precision=precision, show=False)
+    for net in (t.net, t.adversary.d, t.loss('vgg')) if compiled else (): net.compile()
     t.weight,on = 1e-3,hr.to(t.acc.device)
     stage = Stage('both', 1, 1e-4, losses={how['content']:1., 'vgg':.1}, rate_d=1e-4, adversary=1e-3)
     return lambda: t.step(on, stage)
 
 # %% ../nbs/14d_duel.ipynb #9e2e6368
-def training(turns:int=5, batch:int=4, patch:int=96, device='cpu')->list:
-    "A row for each way to train: seconds, and how many times as fast as the plain loop"
+def training(turns:int=5, batch:int=4, patch:int=96, device='cpu', more:bool=True)->list:
+    "A row for each way to train: seconds, and how many times as fast as the plain loop; `more`: what was dropped too"
     torch.manual_seed(0)
     hr = torch.randint(0, 256, (batch,3,patch,patch), dtype=torch.uint8)
     ways = {name:plain_step(hr, device, i) for i,name in enumerate(PLAIN)}
     ways |= {name:our_step(name, hr) for name in TRAININGS}
+    if more: ways[f'{name}, compiled'] = our_step(name, hr, compiled=True)    # the last one
     times = race(ways, turns, device)
     return [dict(name=name, batch=batch, patch=patch, work=work(f), **times[name]) for name,f in ways.items()]
 
@@ -173,3 +176,30 @@ def inference(turns:int=7, side:int=96, device='cpu', more:bool=True)->list:
         times = race({k: (lambda f=f: f(lr)) for k,f in all_of.items()}, turns, device)
         rows += [dict(net=title, name=k, side=side, apart=(first-f(lr)).abs().max().item(), work=work(lambda: all_of['plain'](lr)), **times[k]) for k,f in all_of.items()]
     return rows
+
+# %% ../nbs/14d_duel.ipynb #93bcade1
+KINDS = {'convolutions':('conv',), 'products':('::mm','addmm','bmm','addmv'), 'norms':('norm',), 'activations':('relu','threshold','tanh','sigmoid','softplus'),
+         'optimiser':('adam',), 'resizing':('upsample','bicubic'), 'copies':('copy','clone','::cat','fill','zero'), 'sums':('::add','::sub','::mul','::div','::mean','::sum')}
+
+def left(f, device='cpu')->dict: # kind of operation -> share of the time, largest first
+    "What a call spends its time on"
+    import os
+    os.environ.setdefault('KINETO_LOG_LEVEL', '99')                    # the profiler is talkative
+    from torch.profiler import ProfilerActivity, profile
+    cuda = torch.device(device).type=='cuda'
+    f()
+    with profile(activities=[ProfilerActivity.CUDA if cuda else ProfilerActivity.CPU]) as seen: f()
+    res = dict.fromkeys([*KINDS,'else'], 0.)
+    for e in seen.key_averages():
+        kind = next((k for k,words in KINDS.items() if any(w in e.key.lower() for w in words)), 'else')
+        res[kind] += e.self_device_time_total if cuda else e.self_cpu_time_total
+    whole = sum(res.values())
+    return {k: v/whole for k,v in sorted(res.items(), key=lambda kv: -kv[1])}
+
+def remains(side:int=96, device='cpu')->list:
+    "A row for each of our ways that counts: what is left"
+    lr,hr = torch.rand(1, 3, side, side, device=device)*2-1,torch.randint(0, 256, (4,3,side,side), dtype=torch.uint8)
+    nets = {"SRGAN's generator":faithful(lr.cpu()), 'photos-x4':load_model('photos-x4')}
+    fs = {f'inference, {k}':(lambda t=Tiled(n, device, tile=0, consistent=False, half=True): t.piece(lr)) for k,n in nets.items()}
+    fs |= {f'training, {k}':our_step(k, hr) for k in ('faithful, bfloat16','recommended, bfloat16')}
+    return [dict(name=k, left=left(f, device)) for k,f in fs.items()]
