@@ -1,7 +1,8 @@
 # Two commands. Each sets up .venv by itself the first time: PyTorch is large, that takes a few minutes; the next run starts at once.
 #   make demo    a photo made four times larger, a small network trained: look into demo/
 #   make test    everything that is checked before a change lands
-# Also: make docs (pages, README and modules from the notebooks), make lab (JupyterLab), make clean
+# Also: make docs (pages, README and modules from the notebooks), make lab (JupyterLab), make clean,
+# make bench (the numbers of the pages Quality and Speed; SISR_DATA names the test images; half an hour on a machine with nothing else to do)
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -9,7 +10,7 @@ READY := $(VENV)/.ready
 BASE := $(shell for p in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11 python; do \
   $$p -c 'import sys; sys.exit(sys.version_info < (3,11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: demo test docs lab clean
+.PHONY: demo test docs lab bench clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
@@ -25,6 +26,10 @@ docs: $(READY)
 
 lab: $(READY)
 	@$(VENV)/bin/jupyter lab nbs
+
+bench: $(READY)
+	@$(VENV)/bin/sisr bench --json nbs/results/speed.json
+	@$(VENV)/bin/sisr bench --no-speed --data "$(SISR_DATA)" --json nbs/results/quality.json
 
 clean:
 	rm -rf demo build dist sisr.egg-info _proc _docs

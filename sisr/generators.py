@@ -185,6 +185,9 @@ def ready(net:nn.Module # a network of this page; unchanged
         c,_,act = twin.stages[-1]                                  # one slope for all channels: it may come before the shuffle too
         twin.stages[-1] = nn.Sequential(c, act)
         twin.heads[str(twin.scale)] = before_shuffle(twin.heads[str(twin.scale)])
+    for m in list(twin.modules()):                                 # a slope that learns no more can be applied in place
+        for k,p in m.named_children():
+            if isinstance(p, nn.PReLU): setattr(m, k, nn.LeakyReLU(p.weight.item(), inplace=True))
     return twin.requires_grad_(False).eval()
 
 # %% ../nbs/06_generators.ipynb #107922f4

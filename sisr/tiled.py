@@ -118,7 +118,7 @@ def piece(self:Tiled, lr:Tensor)->Tensor:
     with torch.inference_mode():
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             sr = through(self.net, lr.contiguous(memory_format=torch.channels_last)).float()
-        if not sr.isfinite().all(): raise SisrError('the network answers with values that are no numbers: its weights are damaged, or too large for this precision')
+        if not sr.sum().isfinite(): raise SisrError('the network answers with values that are no numbers: its weights are damaged, or too large for this precision')
         return (project(sr, lr) if self.consistent else sr).clamp(-1,1)
 
 # %% ../nbs/14_tiled.ipynb #9d445685
