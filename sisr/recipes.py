@@ -106,7 +106,7 @@ def _without(s, anchor, alone, both, settle):
     only = lambda name,steps,rate,**kw: Stage(name, steps, rate, losses={}, **kw)
     texture = only('both', both, 1e-4, shape='decay', anchor=pair, rate_d=2e-4, adversary=.005, ramp=Ramp(1., by='frechet', patience=100))
     return Recipe(f'unsupervised-x{s}', f'small images, and large ones of other scenes, x{s}: no pairs', s, LEAN,
-        (only('anchor', anchor, 1e-3, anchor=pair), only('D alone', alone, 0, rate_d=2e-4, until=.8, shape='flat'),
+        (only('anchor', anchor, 5e-4, anchor=pair), only('D alone', alone, 0, rate_d=2e-4, until=.8, shape='flat'),
          texture, replace(texture, name='settle', steps=settle, rate=1e-5, rate_d=2e-5, shape='flat')),
         patch=32*s, batch=16//s, adversary=dict(d='unet', arch=dict(width=32), detail=s, r1=.1), hard=True, ema=.998, look=100, unpaired=True)
 

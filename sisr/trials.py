@@ -23,7 +23,7 @@ from .training import fresh, provenance, trainer
 from .experiments import altered, fingerprint, kept, watched
 
 # %% auto #0
-__all__ = ['OURS', 'THEIRS', 'TWO', 'TRIALS', 'SHIFTS', 'UNET', 'EYES', 'halves', 'trial', 'sets', 'ask', 'told_apart']
+__all__ = ['OURS', 'TWO', 'THEIRS', 'TRIALS', 'SHIFTS', 'UNET', 'EYES', 'halves', 'trial', 'sets', 'ask', 'told_apart']
 
 # %% ../nbs/13c_trials.ipynb #00f81c68
 def halves(files,                # of images; those of faces tell by name who is on them
@@ -44,8 +44,12 @@ def halves(files,                # of images; those of faces tell by name who is
     return lr, apart(lr, large, crop)
 
 # %% ../nbs/13c_trials.ipynb #76bb645b
-OURS,THEIRS = (replace(recipe(n), **FACES, precision='bf16') for n in ('unsupervised-x4','unsupervised-x4-2019'))
-TWO = replace(recipe('unsupervised-x2'), **FACES, precision='bf16')
+def _on_faces(name, **kw):
+    r = replace(recipe(name), **FACES, precision='bf16')
+    return replace(r, stages=(replace(r.stages[0], **kw), *r.stages[1:]))
+
+OURS,TWO = (_on_faces(n, rate=1e-3) for n in ('unsupervised-x4','unsupervised-x2'))    # the anchor's rate when these were run; recipes have half of it since
+THEIRS = _on_faces('unsupervised-x4-2019')
 
 def _each(r, **kw): return replace(r, stages=tuple(replace(s, **kw) if s.rate else s for s in r.stages))   # in all stages in which G learns
 
@@ -55,7 +59,7 @@ def _told(s):
 
 TRIALS = {'ours':OURS, "the report's":THEIRS, 'ours, ×2':TWO,
           'with pairs, as long':replace(OURS, unpaired=False, stages=tuple(map(_told, OURS.stages))),
-          'photographs':replace(OURS, flips=8, protocol='standard'), 'D sees photographs':replace(OURS, protocol='standard'),
+          'photographs':replace(OURS, flips=8, protocol='standard'), 'photographs, half the rate':replace(recipe('unsupervised-x4'), flips=8, precision='bf16'), 'D sees photographs':replace(OURS, protocol='standard'),
           'D sees whole images':altered(OURS, d=dict(detail=0)), 'SR explains LR by a loss':replace(_each(OURS, losses=dict(l1=1.)), hard=False),
           'no anchor':replace(OURS, stages=tuple(replace(s, anchor={}) for s in OURS.stages[1:])),
           'no R1':altered(OURS, d=dict(r1=0.)), 'no average':replace(OURS, ema=0.)}
@@ -89,7 +93,7 @@ def sets(name:str, # a key of TRIALS
         )->tuple:  # ((LR, HR) to learn from, HR to measure on, by which protocol)
     "What a trial is given"
     data,s = Path(data),TRIALS[name].scale
-    if name=='photographs': return halves(image_files(data/'photos'), s, folder, 'standard'),image_files(data/'benchmarks'/'BSD100'),'standard'
+    if name.startswith('photographs'): return halves(image_files(data/'photos'), s, folder, 'standard'),image_files(data/'benchmarks'/'BSD100'),'standard'
     faces = image_files(data/'faces'/'train')
     lr,hr = halves(faces, s, folder)
     own = {f.stem for f in lr}
