@@ -28,8 +28,9 @@ lab: $(READY)
 	@$(VENV)/bin/jupyter lab nbs
 
 bench: $(READY)
-	@$(VENV)/bin/sisr bench --json nbs/results/speed.json
+	@test -d "$(SISR_DATA)" || { echo "SISR_DATA names no folder: make bench SISR_DATA=FOLDER, with benchmarks/Set5 and the like in it" >&2; exit 1; }
 	@$(VENV)/bin/sisr bench --no-speed --data "$(SISR_DATA)" --json nbs/results/quality.json
+	@$(VENV)/bin/sisr bench --json nbs/results/speed.json
 
 clean:
 	rm -rf demo build dist sisr.egg-info _proc _docs

@@ -40,12 +40,13 @@ def real_esrgan():
         return torch.from_numpy(np.array(ex.extract('output')[1])).clamp(0,1)[None]*2-1
     return run, (folder/'realesrgan-x4plus.bin').stat().st_size//2      # float16
 
+PROTOCOL = Protocol.named('standard')
 PEERS = {'DAT-light':dat_light, 'Real-ESRGAN x4plus':real_esrgan}
 
 def small():
     "LR of the wall's place"
     hr = to_tensor(sample(PLACE['sample']))
-    return protocol.lr(hr[..., PLACE['top']:PLACE['top']+PLACE['side'], PLACE['left']:PLACE['left']+PLACE['side']], 4)
+    return PROTOCOL.lr(hr[..., PLACE['top']:PLACE['top']+PLACE['side'], PLACE['left']:PLACE['left']+PLACE['side']], 4)
 
 def speed():
     ups = {h:Upscaler.from_pretrained('photos-x4', 'cpu', half=h) for h in (False,True)}
@@ -57,27 +58,22 @@ def speed():
             print(name, 'bfloat16' if half else 'float32', rows[-1]['ratio'], flush=True)
     return dict(machine=machine(), speed=rows)
 
-def quality(most=None):
+def quality():
     data, rows = Path(os.environ['SISR_DATA'])/'benchmarks', []
     for name, make in PEERS.items():
         f, _ = make()
         for s in ('Set5','Set14'):
-            r = evaluate(f, image_files(data/s)[:most], 4, protocol)
+            r = evaluate(f, image_files(data/s), 4, PROTOCOL)
             rows.append(dict(set=s, scale=4, protocol='standard', model=name, n=r['n'], **r['mean']))
             print(rows[-1], flush=True)
-            keep(dict(rows=rows))                                       # hours of work on some machines: what is done stays
     return dict(rows=rows)
-
-def keep(made:dict):
-    "Into the file, beside what it has"
-    to = ROOT/'nbs'/'results'/'peers.json'
-    to.write_text(json.dumps({**(json.loads(to.read_text()) if to.exists() else {}), **made})+'\n')
 
 def wall():
     save_image(to_pil(torch.cat([make()[0](small()) for make in PEERS.values()], -1)), ROOT/'nbs'/'results'/'peers.png')
     return dict(place=PLACE)
 
 if __name__ == '__main__':
-    protocol, parts = Protocol.named('standard'), dict(wall=wall, speed=speed, quality=quality)
-    for part in sys.argv[1:] or parts:
-        keep(parts[part]())
+    to = ROOT/'nbs'/'results'/'peers.json'
+    for part in sys.argv[1:] or ('wall','speed','quality'):             # each is kept when it is done, beside what is there
+        made = dict(wall=wall, speed=speed, quality=quality)[part]()
+        to.write_text(json.dumps({**(json.loads(to.read_text()) if to.exists() else {}), **made})+'\n')

@@ -10,7 +10,7 @@ from statistics import median
 import torch
 
 from sisr.adversary import Adversary
-from sisr.duel import plain_step, seconds
+from sisr.duel import duel, plain_step, seconds
 from sisr.degradations import Bicubic
 from sisr.experiments import PSNR, QUESTIONS, step_costs
 from sisr.generators import SRResNet
@@ -37,13 +37,6 @@ def ours(how, patch):
     t.weight = 1e-3
     return t,Stage('both', 1, 1e-4, losses={how['content']:1., 'vgg':.1}, rate_d=1e-4, adversary=1e-3)
 
-def duel(a, b, n):
-    "Both by turns, after one warm-up each"
-    a(); b()
-    plain,ours = zip(*((seconds(a, DEVICE), seconds(b, DEVICE)) for _ in range(n)))
-    r = [p/o for p,o in zip(plain, ours)]
-    return dict(plain=plain, ours=ours, ratio=dict(median=median(r), min=min(r), max=max(r)))
-
 def parts(t, stage, batch, n):
     "Median seconds of each part of a step of ours, alone; `G` without `consistent`, `optimiser` that of G"
     hr = from_uint8(batch).to(DEVICE).contiguous(memory_format=torch.channels_last)
@@ -64,13 +57,13 @@ def main(batch, patch, pairs, out):
     torch.manual_seed(0)
     hr = torch.randint(0, 256, (batch,3,patch,patch), dtype=torch.uint8)
     name = torch.cuda.get_device_name() if DEVICE=='cuda' else f'cpu {platform.machine()}'
-    res = dict(device=name, threads=torch.get_num_threads(), torch=str(torch.__version__), batch=batch, patch=patch, pairs={}, parts={})
+    res = dict(device=name, threads=torch.get_num_threads(), torch=str(torch.__version__), batch=batch, patch=patch, turns=pairs, pairs={}, parts={})
     base = plain_step(hr, DEVICE)
     for how,what in OURS.items():
         t,stage = ours(what, patch)
         on = hr.to(DEVICE)
-        res['pairs'][how] = duel(base, lambda: t.step(on, stage), pairs)
-        res['parts'][how] = {**parts(t, stage, hr, pairs), 'whole':median(res['pairs'][how]['ours'])}
+        res['pairs'][how] = duel(base, lambda: t.step(on, stage), pairs, DEVICE)
+        res['parts'][how] = {**parts(t, stage, hr, pairs), 'whole':res['pairs'][how]['ours']['median']}
         print(how, 'plain over ours:', {k: round(v,2) for k,v in res['pairs'][how]['ratio'].items()},
               {k: f'{v/res["parts"][how]["whole"]:.0%}' for k,v in res['parts'][how].items() if k!='whole'}, flush=True)
     Path(out).write_text(json.dumps(res)+'\n')

@@ -38,6 +38,7 @@ def _memory(device, before:int=0)->int: # bytes
     top = next(int(l.split()[1]) for l in status.read_text().splitlines() if l.startswith('VmHWM')) if status.exists() else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss//(1024 if sys.platform=='darwin' else 1)
     return max(0, 1024*top-before)
 
+# %% ../nbs/14e_bench.ipynb #d0859a02
 def one(side:int, batch:int=1, threads:int=0, half:bool=False, plain:bool=False, device:str='cpu')->dict:
     "Enlarge a side x side picture in this process: seconds and bytes"
     if threads: torch.set_num_threads(threads)
@@ -50,12 +51,14 @@ def one(side:int, batch:int=1, threads:int=0, half:bool=False, plain:bool=False,
     took = seconds(lambda: f(lr.to(device if plain else 'cpu')), device)
     return dict(side=side, batch=batch, threads=torch.get_num_threads(), half=half, plain=plain, device=device, seconds=took, bytes=_memory(device, before), pixels=batch*side**2)
 
+# %% ../nbs/14e_bench.ipynb #fc943836
 def learn(side:int, half:bool=False, batch:int=1, device:str='cpu')->dict:
     "A step of the recommended GAN on whole side x side images in this process: seconds and bytes. Its D is a U-Net: it takes any size"
     step = our_step('recommended, bfloat16' if half else 'recommended, float32', torch.randint(0, 256, (batch,3,side,side), dtype=torch.uint8), 'unet')
     step()
     return dict(side=side, batch=batch, half=half, device=device, seconds=min(seconds(step, device) for _ in range(2)), bytes=_memory(device, 1))
 
+# %% ../nbs/14e_bench.ipynb #5d555166
 def apart(what, **kw)->dict:
     "`one` or `learn` in a process of its own"
     code = f'import json, sisr.bench; print(json.dumps(sisr.bench.{what.__name__}(**{kw!r})))'

@@ -164,7 +164,7 @@ def enlarge(up, file, to:Path, bar=None):
     MODEL, SCALE, STYLE, DEVICE,
     opt('--tile', type=whole_number, metavar='N', help='pixels of the input at a time: less need less memory (0: all)'),
     opt('--consistent', action=argparse.BooleanOptionalAction, default=None, help='force the result to shrink back to the input, or not, as for noisy input (default: as the network wants)'),
-    opt('--half', action=argparse.BooleanOptionalAction, default=None, help='bfloat16 inside the network: up to three times as fast on processors that multiply it, a level of 255 apart (default: on a GPU alone)'),
+    opt('--half', action=argparse.BooleanOptionalAction, default=None, help='bfloat16 inside the network: about twice as fast on processors that multiply it, about a level of 255 apart (default: on a GPU alone)'),
     opt('--resume', action='store_true', help='leave out what is already there'))
 def upscale_files(args)->int:
     "enlarge photographs and films"

@@ -4,7 +4,7 @@
 
 # %% ../nbs/14d_duel.ipynb #5034619c
 from __future__ import annotations
-import itertools, platform, tempfile, time
+import itertools, os, platform, tempfile, time
 from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
@@ -117,11 +117,11 @@ def training(turns:int=5, batch:int=4, patch:int=96, device='cpu', more:bool=Tru
     "A row for each way to train: seconds, and how many times as fast as the plain loop; `more`: what was dropped too"
     torch.manual_seed(0)
     hr = torch.randint(0, 256, (batch,3,patch,patch), dtype=torch.uint8)
-    ways = {name:plain_step(hr, device, i) for i,name in enumerate(PLAIN)}
-    ways |= {name:our_step(name, hr) for name in TRAININGS}
-    if more: ways['recommended, bfloat16, compiled'] = our_step('recommended, bfloat16', hr, compiled=True)
-    times = race(ways, turns, device)
-    return [dict(name=name, batch=batch, patch=patch, work=work(f), **times[name]) for name,f in ways.items()]
+    fs = {name:plain_step(hr, device, i) for i,name in enumerate(PLAIN)}
+    fs |= {name:our_step(name, hr) for name in TRAININGS}
+    if more: fs['recommended, bfloat16, compiled'] = our_step('recommended, bfloat16', hr, compiled=True)
+    times = race(fs, turns, device)
+    return [dict(name=name, batch=batch, patch=patch, work=work(f), **times[name]) for name,f in fs.items()]
 
 # %% ../nbs/14d_duel.ipynb #5fe74e89
 def faithful(sample_lr)->SRResNet:
@@ -183,7 +183,6 @@ KINDS = {'convolutions':('conv',), 'products':('::mm','addmm','bmm','addmv'), 'n
 
 def left(f, device='cpu')->dict: # kind of operation -> share of the time, largest first
     "What a call spends its time on"
-    import os
     os.environ.setdefault('KINETO_LOG_LEVEL', '99')                    # the profiler is talkative
     from torch.profiler import ProfilerActivity, profile
     cuda = torch.device(device).type=='cuda'

@@ -150,7 +150,8 @@ def shared(acc,       # an `Accelerator`
           )->dict:    # name -> its mean over all processes
     "What a step came to, for all processes together"
     if acc.num_processes==1 or not means: return means
-    return dict(zip(means, (round(v, 6) for v in acc.reduce(torch.tensor(list(means.values()), dtype=torch.float64 if acc.device.type!='mps' else torch.float32, device=acc.device), 'mean').tolist())))
+    mean = acc.reduce(torch.tensor(list(means.values()), device=acc.device), 'mean')
+    return {name: round(v, 6) for name,v in zip(means, mean.tolist())}
 
 @torch.no_grad()
 def same_(acc, # an `Accelerator`
