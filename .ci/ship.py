@@ -5,7 +5,7 @@ file's header and the file to sisr/weights/NAME.safetensors; history and numbers
 pages draw from."""
 import hashlib, json, os, sys
 from pathlib import Path
-from sisr.generators import load_model, save_model
+from sisr.saving import load_model, save_model
 from sisr.metrics import Protocol, evaluate
 from sisr.upscaler import Upscaler
 

@@ -2,7 +2,7 @@
 __version__ = "0.1.0"
 
 _homes = dict(images='SisrError Picture open_image to_tensor to_pil show sample samples', resize='upscale downscale pinv consistent',
-              metrics='Protocol evaluate', data='ImageSet', generators='SRResNet load_model save_model models',
+              metrics='Protocol evaluate', data='ImageSet', generators='SRResNet', saving='load_model save_model models',
               figures='sheet compare', trainer='Trainer', recipes='RECIPES', training='train', upscaler='Upscaler', panel='Panel')
 _home = {name: module for module, names in _homes.items() for name in names.split()}
 __all__ = sorted(_home)

@@ -10,7 +10,7 @@ import torch
 from .images import image_files
 from .resize import pinv
 from .metrics import Protocol, evaluate
-from .generators import load_model, models
+from .saving import load_model, models
 from .duel import inference, machine, our_step, plainly, remains, seconds, told, training
 from .upscaler import Upscaler
 

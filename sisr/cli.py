@@ -61,7 +61,7 @@ def paged(file, to:Path)->Path:
 def upscaler(args     # parsed options: model, device, and scale, style, tile, consistent, half where the command has them
             ):
     "The `Upscaler` that the options ask for"
-    from sisr.generators import models
+    from sisr.saving import models
     from sisr.upscaler import Upscaler, find_network, load_network, pick_device, sisters
     scale,style = (getattr(args, k, None) for k in ('scale','style'))
     if args.model=='': raise Usage('--model is empty: give a name that `sisr models` lists, or a file')
@@ -312,7 +312,7 @@ def make_sheet(args)->int:
 @command('models')
 def list_models(args)->int:
     "the networks that come with sisr"
-    from sisr.generators import load_model, models
+    from sisr.saving import load_model, models
     rows = [('name','scale','parameters','protocol','PSNR-Y, dB','licence')]
     for name,head in models().items():
         info,count = head['info'],sum(p.numel() for p in load_model(name).parameters())
@@ -341,7 +341,7 @@ def export_model(args)->int:
         from sisr.onnx import export_onnx
         to = export_onnx(net, out, args.consistent)
     else:
-        from sisr.generators import save_model
+        from sisr.saving import save_model
         if out.exists() and out.resolve() in [Path(f).resolve() for f in ([found] if args.style is None else found)]: raise Usage(f'{out} is the network itself and would be overwritten: choose another -o')
         to = save_model(net, out)
     line(f'{args.model} -> {to}')

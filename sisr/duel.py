@@ -14,7 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from .images import sample, to_tensor
 from .resize import middle
 from .degradations import Bicubic
-from .generators import SRResNet, fuse, load_model, ready
+from .generators import SRResNet
+from .folding import fuse, ready
+from .saving import load_model
 from .losses import CONVS, PerceptualLoss, vgg19_weights
 from .adversary import Adversary
 from .stages import Stage

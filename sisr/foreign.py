@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import nn, Tensor
 from .images import SisrError
-from .generators import ESRGAN, load_model
+from .generators import ESRGAN
+from .saving import load_model
 from .extras import need
 
 # %% auto #0

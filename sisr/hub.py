@@ -8,7 +8,7 @@ import logging, re, sys, tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from .images import SisrError
-from .generators import find_model, models, read_header, save_model
+from .saving import find_model, models, read_header, save_model
 from .extras import need
 
 # %% auto #0

@@ -7,7 +7,8 @@ from __future__ import annotations
 from copy import deepcopy
 from pathlib import Path
 from .images import SisrError
-from .generators import find_model, models, plain_state
+from .folding import plain_state
+from .saving import find_model, models
 from .foreign import open_model
 from .hub import download, is_hub_id
 

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn, Tensor
 from .images import SisrError
-from .generators import explains, fuse
+from .folding import fuse
+from .saving import explains
 from .extras import need
 
 # %% auto #0

@@ -15,7 +15,7 @@ from PIL import Image
 from .images import SisrError, image_files, open_image
 from .formats import said, written
 from .figures import wipe
-from .generators import explains, models
+from .saving import explains, models
 from .upscaler import Upscaler
 
 # %% auto #0

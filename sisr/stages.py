@@ -9,7 +9,7 @@ import torch
 from fastcore.basics import patch
 from torch import nn
 from .images import SisrError
-from .generators import plain_state
+from .folding import plain_state
 
 # %% auto #0
 __all__ = ['Ramp', 'Climb', 'Stage', 'EMA']

@@ -10,7 +10,9 @@ from fastcore.basics import patch
 from torch import Tensor
 from .images import SisrError, to_uint8
 from .resize import RADIUS, consistent as project
-from .generators import explains, ready, receptive_radius
+from .generators import receptive_radius
+from .folding import ready
+from .saving import explains
 
 # %% auto #0
 __all__ = ['pick_device', 'through', 'Tiled', 'no_memory', 'nothing_left', 'free_memory']

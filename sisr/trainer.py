@@ -13,7 +13,7 @@ from .images import Picture, SisrError, SisrWarning, from_uint8
 from .resize import consistent, downscale, middle, upscale
 from .metrics import evaluate
 from .data import Feed
-from .generators import save_model
+from .saving import save_model
 from .growth import carry_, carry_optimizer, freeze, grow
 from .losses import LOSSES, VGGDistance
 from .determinism import rng_state, seed_everything, set_rng_state

@@ -14,7 +14,9 @@ from .metrics import Protocol, Pairs
 from .degradations import Bicubic
 from .realistic import degradation
 from .data import ImageSet, Patches, named, named_in, split_by_identity, identities
-from .generators import generator, load_model, find_model, normed
+from .generators import generator
+from .folding import normed
+from .saving import load_model, find_model
 from .determinism import deterministic, seed_everything
 from .figures import curves, film, save_figure
 from .runs import writing

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from sisr.generators import RRDBNet, SRResNet, load_model, save_model
+from sisr.generators import RRDBNet, SRResNet
+from sisr.saving import load_model, save_model
 from sisr.images import Deep, Picture, SisrError, frames, sample, save_image
 from sisr.upscaler import Upscaler
 

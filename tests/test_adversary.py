@@ -7,7 +7,8 @@ from safetensors.torch import load_file
 from sisr.adversary import Adversary
 from sisr.cli import main
 from sisr.degradations import Bicubic
-from sisr.generators import SRResNet, load_model
+from sisr.generators import SRResNet
+from sisr.saving import load_model
 from sisr.images import Picture, SisrError, SisrWarning, from_uint8, samples, to_uint8
 from sisr.losses import PerceptualLoss, VGG19
 from sisr.metrics import Pairs, Protocol

@@ -8,7 +8,7 @@ from PIL import Image
 from safetensors.torch import save
 from fuzz import fuzz, tiny
 from sisr import cli
-from sisr.generators import load_model, save_model
+from sisr.saving import load_model, save_model
 from sisr.images import Deep, SisrError, SisrWarning, open_image, save_image
 from sisr.shell import FORMATS
 from sisr.upscaler import Upscaler

@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 
 from sisr import cli
-from sisr.generators import SRResNet, load_model, models, save_model
+from sisr.generators import SRResNet
+from sisr.saving import load_model, models, save_model
 from sisr.images import sample
 from sisr.shell import FORMATS
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest, torch
 from PIL import Image, ImageCms
 from sisr import cli
-from sisr.generators import SRResNet, save_model
+from sisr.generators import SRResNet
+from sisr.saving import save_model
 from sisr.images import Deep, Picture, SisrError, SisrWarning, frame_count, frames, open_image, sample, samples, save_image, to_tensor
 from sisr.resize import downscale
 from sisr.upscaler import Upscaler

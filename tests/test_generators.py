@@ -3,7 +3,9 @@ import json
 import pytest, torch
 from hypothesis import given, settings, strategies as st
 from safetensors.torch import save_file
-from sisr.generators import ARCHITECTURES, RRDBNet, SRResNet, find_model, fuse, generator, load_model, models, plain_state, read_header, ready, save_model
+from sisr.generators import ARCHITECTURES, RRDBNet, SRResNet, generator
+from sisr.folding import fuse, plain_state, ready
+from sisr.saving import find_model, load_model, models, read_header, save_model
 from sisr.images import SisrError
 from sisr.stages import EMA
 from sisr.upscaler import Upscaler

@@ -6,7 +6,9 @@ from PIL import Image
 from safetensors.torch import load_file
 from sisr.cli import main
 from sisr.discriminators import GrownDiscriminator, SRGANDiscriminator, UNetDiscriminator, discriminator
-from sisr.generators import fuse, generator, load_model, read_header, save_model
+from sisr.generators import generator
+from sisr.folding import fuse
+from sisr.saving import load_model, read_header, save_model
 from sisr.growth import carry_, carry_optimizer, freeze, grow
 from sisr.images import SisrError, samples, to_tensor
 from sisr.resize import consistent, downscale, upscale

@@ -11,7 +11,8 @@ from PIL import Image
 from sisr import cli
 from sisr.extras import EXTRAS, need
 from sisr.foreign import Foreign, is_foreign, load_foreign, open_model, read_weights
-from sisr.generators import ESRGAN, SRResNet, load_model, read_header, save_model
+from sisr.generators import ESRGAN, SRResNet
+from sisr.saving import load_model, read_header, save_model
 from sisr.hub import card, download, hub_error, is_hub_id, push_to_hub
 from sisr.images import SisrError
 from sisr.shell import FILMS

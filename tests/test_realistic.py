@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from sisr.degradations import Bicubic
-from sisr.generators import load_model
+from sisr.saving import load_model
 from sisr.images import SisrError, sample, to_tensor
 from sisr.metrics import Pairs
 from sisr.realistic import Realistic, degradation, jpeg

@@ -7,7 +7,9 @@ import torch
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 
-from sisr.generators import SRResNet, save_model
+from sisr.generators import SRResNet
+
+from sisr.saving import save_model
 from sisr.images import Deep, SisrError, open_image
 from sisr.strips import strips
 from sisr.upscaler import Upscaler
@@ -28,7 +30,7 @@ FLAT = """
 import resource, sys, tempfile, torch
 import numpy as np
 from PIL import Image
-from sisr.generators import load_model
+from sisr.saving import load_model
 from sisr.upscaler import Upscaler
 from sisr.images import Deep
 w, h, suffix, tile, mode = int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], int(sys.argv[5]) or None, sys.argv[6]

@@ -82,7 +82,7 @@ def test_a_cut_checkpoint_is_passed_over(whole, tmp_path):
 
 def test_a_file_tells_how_its_network_came_to_be(tmp_path):
     "recipe, cost, note and licence; and the same of the network it began as"
-    from sisr.generators import read_header
+    from sisr.saving import read_header
     from sisr.images import samples
     from sisr.training import train
     small = dict(quick=True, steps=4, batch=2, patch=32, show=False)

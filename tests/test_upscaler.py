@@ -6,7 +6,11 @@ import pytest
 import torch
 from PIL import Image
 
-from sisr.generators import SRResNet, find_model, load_model, models, plain_state, receptive_radius, save_model
+from sisr.generators import SRResNet, receptive_radius
+
+from sisr.folding import plain_state
+
+from sisr.saving import find_model, load_model, models, save_model
 from sisr.images import Picture, SisrError, from_uint8, to_tensor
 from sisr.metrics import lr_psnr
 from sisr.resize import downscale
