@@ -62,7 +62,7 @@ def quality():
     data, rows = Path(os.environ['SISR_DATA'])/'benchmarks', []
     for name, make in PEERS.items():
         f, _ = make()
-        for s in ('Set5','Set14'):
+        for s in ('Set5','Set14','BSD100'):
             r = evaluate(f, image_files(data/s), 4, PROTOCOL)
             rows.append(dict(set=s, scale=4, protocol='standard', model=name, n=r['n'], **r['mean']))
             print(rows[-1], flush=True)
