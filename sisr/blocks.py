@@ -4,12 +4,12 @@
 
 # %% ../nbs/05_blocks.ipynb #b05508e4
 from __future__ import annotations
-import torch
+import torch, torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 # %% auto #0
-__all__ = ['conv', 'activation', 'ResBlock', 'DenseBlock', 'RRDB', 'icnr_', 'UpStage', 'DiscBlock']
+__all__ = ['conv', 'SpectralLinear', 'activation', 'ResBlock', 'DenseBlock', 'RRDB', 'icnr_', 'UpStage', 'DiscBlock']
 
 # %% ../nbs/05_blocks.ipynb #15b1c341
 def conv(ni:int,         # channels in
@@ -22,6 +22,30 @@ def conv(ni:int,         # channels in
     "A convolution with 'same' padding: (N,ni,H,W) -> (N,no,ceil(H/stride),ceil(W/stride))"
     c = nn.Conv2d(ni, no, k, stride, k//2, bias=bias)
     return spectral_norm(c) if sn else c
+
+# %% ../nbs/05_blocks.ipynb #99910e84
+class SpectralLinear(nn.Module):
+    "`spectral_norm(nn.Linear(ni, no))` (1802.05957), which divides what comes out: (N,ni) -> (N,no)"
+    def __init__(self,
+                 ni:int,  # features in
+                 no:int): # features out
+        super().__init__()
+        fc,draw = nn.Linear(ni, no),lambda n: F.normalize(torch.randn(n), dim=0)
+        self.bias,self.weight = fc.bias,fc.weight
+        self.register_buffer('u', draw(no)); self.register_buffer('v', draw(ni))   # singular vectors, nearly
+        for _ in range(15): self.iterate()
+
+    @torch.no_grad()
+    def iterate(self):
+        "One step of power iteration"
+        with torch.autocast(self.weight.device.type, enabled=False):
+            self.u = F.normalize(self.weight@self.v, dim=0)
+            self.v = F.normalize(self.u@self.weight, dim=0)
+
+    def forward(self, x):
+        if self.training: self.iterate()
+        y = F.linear(torch.cat([x, self.v[None].to(x.dtype)]), self.weight)        # (N+1,no): the last one is Wv
+        return y[:-1]/(self.u*y[-1]).sum() + self.bias.to(y.dtype)                   # (N,no)
 
 # %% ../nbs/05_blocks.ipynb #8e80b0d5
 def activation(faithful:bool # SRGAN's PReLU, one learnt slope; else LeakyReLU(0.1), in place

@@ -9,7 +9,7 @@ from torch import nn, Tensor
 from torch.nn.utils.parametrizations import spectral_norm
 from .images import SisrError
 from .resize import downscale
-from .blocks import conv, DiscBlock
+from .blocks import conv, DiscBlock, SpectralLinear
 
 # %% auto #0
 __all__ = ['DISCRIMINATORS', 'SRGANDiscriminator', 'UNetDiscriminator', 'GrownDiscriminator', 'discriminator']
@@ -29,9 +29,8 @@ class SRGANDiscriminator(nn.Module):
         self.arch,self.side = dict(size=size, width=width, channels=channels, bn=bn, sn=sn),-(-size//16)
         w,side = width,self.side
         plan = (w,w,2), (w,2*w,1), (2*w,2*w,2), (2*w,4*w,1), (4*w,4*w,2), (4*w,8*w,1), (8*w,8*w,2)   # in, out, stride
-        fc = nn.Linear(8*w*side**2, 16*w)
         self.features = nn.Sequential(DiscBlock(channels, w, bn=False), *[DiscBlock(i, o, s, bn, sn) for i,o,s in plan])
-        self.judge = nn.Sequential(spectral_norm(fc) if sn else fc, nn.LeakyReLU(.2), nn.Linear(16*w, 1))
+        self.judge = nn.Sequential((SpectralLinear if sn else nn.Linear)(8*w*side**2, 16*w), nn.LeakyReLU(.2), nn.Linear(16*w, 1))
 
     def forward(self, x:Tensor, more=None)->Tensor:
         f = self.features[0](x)                                    # (N,w,H,W)
