@@ -6,14 +6,14 @@ The peers are packages that carry their weights. They are no dependency of sisr 
     PYTHONPATH=PEERS python .ci/peers.py
 
 DAT-light (2308.03364) runs in PyTorch; Real-ESRGAN x4plus (2107.10833) by ncnn on the CPU. Each is timed by turns with photos-x4 on
-the same image, threads and process, and measured on the test sets by the protocol `standard`. Numbers go to
+the same images, threads and process, all in one race, and measured on the test sets by the protocol `standard`. Numbers go to
 nbs/results/peers.json, a crop of each to nbs/results/peers.png, for the wall of the quality page. Parts can be asked for alone:
 wall, speed (on a machine with nothing else to do), quality (long)."""
 import importlib.util, json, os, sys
 from pathlib import Path
 import numpy as np
 import torch
-from sisr.duel import duel, machine
+from sisr.duel import machine, race
 from sisr.images import image_files, sample, save_image, to_pil, to_tensor
 from sisr.metrics import Protocol, evaluate
 from sisr.upscaler import Upscaler
@@ -43,19 +43,28 @@ def real_esrgan():
 PROTOCOL = Protocol.named('standard')
 PEERS = {'DAT-light':dat_light, 'Real-ESRGAN x4plus':real_esrgan}
 
-def small():
-    "LR of the wall's place"
+def small(side=PLACE['side']):
+    "LR of the wall's place, or of a larger one around it: `side` HR pixels"
     hr = to_tensor(sample(PLACE['sample']))
-    return PROTOCOL.lr(hr[..., PLACE['top']:PLACE['top']+PLACE['side'], PLACE['left']:PLACE['left']+PLACE['side']], 4)
+    t,l = (max(0, PLACE[k]-(side-PLACE['side'])//2) for k in ('top','left'))
+    return PROTOCOL.lr(hr[..., t:t+side, l:l+side], 4)
+
+def in_half(f):
+    def run(lr):
+        with torch.autocast('cpu', torch.bfloat16): return f(lr)
+    return run
 
 def speed():
-    ups = {h:Upscaler.from_pretrained('photos-x4', 'cpu', half=h) for h in (False,True)}
-    rows, y = [], small()
+    ups = {f"photos-x4, {'bfloat16' if h else 'float32'}":Upscaler.from_pretrained('photos-x4', 'cpu', half=h) for h in (False,True)}
+    rows = []
     for name, make in PEERS.items():
         f, parameters = make()
-        for half,u in ups.items():
-            rows.append(dict(name=name, parameters=parameters, half=half, side=y.shape[-1], **duel(lambda: f(y), lambda: u.tensor(y), 5)))
-            print(name, 'bfloat16' if half else 'float32', rows[-1]['ratio'], flush=True)
+        theirs = {name:f, **({f'{name}, bfloat16':in_half(f)} if make is dat_light else {})}         # ncnn has a precision of its own
+        for side in (192,384):
+            y = small(side)
+            times = race({k:(lambda f=f: f(y)) for k,f in {**theirs, **{k:u.tensor for k,u in ups.items()}}.items()}, 7)
+            rows += [dict(peer=name, name=k, side=y.shape[-1], parameters=parameters if k in theirs else None, **t) for k,t in times.items()]
+            print(name, side, {k:round(t['ratio']['median'],2) for k,t in times.items()}, flush=True)
     return dict(machine=machine(), speed=rows)
 
 def quality():

@@ -4,7 +4,7 @@ nbdev prepares the notebooks (signatures, tables of arguments, links), smalldocs
 whoever has Quarto gets a like site from `nbdev_docs`. What this file adds: exported source under each signature, folded
 (open for `#| exports`), page names and links as nbdev means them, relative so that pages open from a folder too, numbered
 figures, KaTeX from a local copy, a search that needs no server."""
-import argparse, ast, json, os, posixpath, re, shutil, sys, tempfile
+import argparse, ast, html, json, os, posixpath, re, shutil, sys, tempfile
 from html.parser import HTMLParser
 from pathlib import Path
 import yaml
@@ -149,8 +149,18 @@ def render(tmp):
     for page in site.rglob('*.html'):
         s, up = page.read_text(), '../'*(len(page.relative_to(site).parts)-1)
         s = s.replace('"site_libs/katex', f'"{up}site_libs/katex')
-        s = s.replace('<img src="data:', '<img alt="figure" src="data:')
+        s = told_apart(s)
         page.write_text('\n'.join(l.rstrip() for l in s.split('\n')))
+
+def told_apart(page):
+    "Pictures without a text of their own get that of the heading they stand under"
+    last = 'figure'
+    def seen(m):
+        nonlocal last
+        if m[1] is None: return f'<img alt="{last}" src="data:'
+        last = 'Figure: '+html.escape(html.unescape(re.sub('<[^>]+>', '', m[1])).strip())
+        return m[0]
+    return re.sub(r'<h[1-4][^>]*>(.*?)</h[1-4]>|<img src="data:', seen, page, flags=re.S)
 
 # --- README.md
 

@@ -4,19 +4,19 @@
 
 # %% ../nbs/14e_bench.ipynb #5ae64159
 from __future__ import annotations
-import itertools, json, subprocess, sys
+import itertools, json, subprocess, sys, warnings
 from pathlib import Path
 import torch
-from .images import image_files
+from .images import SisrError, SisrWarning, image_files
 from .resize import pinv
 from .metrics import Protocol, evaluate
 from .saving import load_model, models
-from .duel import inference, machine, our_step, plainly, remains, seconds, told, training
+from .duel import inference, machine, our_step, plainly, remains, seconds, step_parts, told, training
 from .upscaler import Upscaler
 
 # %% auto #0
-__all__ = ['STARTS', 'LITTLE', 'SETS', 'starting', 'one', 'learn', 'apart', 'growing', 'steps', 'places', 'quality', 'path',
-           'bench', 'summary']
+__all__ = ['STARTS', 'LITTLE', 'SETS', 'TABLES', 'starting', 'held', 'peak', 'one', 'learn', 'begun', 'ended', 'apart',
+           'together', 'growing', 'steps', 'places', 'measured', 'quality', 'path', 'bench', 'summary']
 
 # %% ../nbs/14e_bench.ipynb #0734762a
 STARTS = {'import sisr':'import sisr', 'sisr --help':"import sisr.cli, contextlib, io\nwith contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit): sisr.cli.main(['--help'])",
@@ -29,17 +29,21 @@ def starting(turns:int=5)->dict: # seconds, of a process that does nothing too
     return {name:told([one(code) for _ in range(turns)]) for name,code in {'nothing':'', **STARTS}.items()}
 
 # %% ../nbs/14e_bench.ipynb #fa30477e
-def _memory(device, before:int=0)->int: # bytes
-    "The most that was taken: on a GPU by tensors, else by this process, less what it had before"
-    import psutil, resource
-    if device=='cuda': return torch.cuda.max_memory_allocated()
-    if not before: return psutil.Process().memory_info().rss
+def held(device)->int: # bytes
+    "What is taken now: on a GPU by tensors, else by this process"
+    import psutil
+    return torch.accelerator.memory_allocated() if torch.device(device).type!='cpu' and hasattr(torch.accelerator, 'memory_allocated') else psutil.Process().memory_info().rss
+
+def peak(device, before:int=0)->int: # bytes
+    "The most that was taken, less what there was before"
+    if torch.device(device).type=='cuda': return torch.cuda.max_memory_allocated()-before
+    import resource
     status = Path('/proc/self/status')                             # Linux counts what began a process as that process's own: not so its VmHWM
     top = next(int(l.split()[1]) for l in status.read_text().splitlines() if l.startswith('VmHWM')) if status.exists() else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss//(1024 if sys.platform=='darwin' else 1)
     return max(0, 1024*top-before)
 
 # %% ../nbs/14e_bench.ipynb #d0859a02
-def one(side:int, batch:int=1, threads:int=0, half:bool=False, plain:bool=False, device:str='cpu')->dict:
+def one(side:int, batch:int=1, threads:int=0, half:bool=False, plain:bool=False, device:str='cpu', turns:int=1)->dict:
     "Enlarge a side x side picture in this process: seconds and bytes"
     if threads: torch.set_num_threads(threads)
     net = load_model('photos-x4').to(device)
@@ -47,60 +51,82 @@ def one(side:int, batch:int=1, threads:int=0, half:bool=False, plain:bool=False,
     f = up if plain else lambda lr: up.tensor(lr, torch.empty(*lr.shape[:2], 4*lr.shape[2], 4*lr.shape[3], dtype=torch.uint8))
     lr = torch.rand(batch, 3, side, side)*2-1
     f(lr[..., :16, :16].to(device if plain else 'cpu'))
-    before = _memory(device)
-    took = seconds(lambda: f(lr.to(device if plain else 'cpu')), device)
-    return dict(side=side, batch=batch, threads=torch.get_num_threads(), half=half, plain=plain, device=device, seconds=took, bytes=_memory(device, before), pixels=batch*side**2)
+    before = held(device)
+    took = min(seconds(lambda: f(lr.to(device if plain else 'cpu')), device) for _ in range(turns))
+    return dict(side=side, batch=batch, threads=torch.get_num_threads(), half=half, plain=plain, device=device, seconds=took, bytes=peak(device, before), pixels=batch*side**2)
 
 # %% ../nbs/14e_bench.ipynb #fc943836
 def learn(side:int, half:bool=False, batch:int=1, device:str='cpu')->dict:
     "A step of the recommended GAN on whole side x side images in this process: seconds and bytes. Its D is a U-Net: it takes any size"
-    step = our_step('recommended, bfloat16' if half else 'recommended, float32', torch.randint(0, 256, (batch,3,side,side), dtype=torch.uint8), 'unet')
+    name = 'recommended, bfloat16' if half else 'recommended, float32'
+    step = our_step(name, torch.randint(0, 256, (batch,3,side,side), dtype=torch.uint8), 'unet', device)
     step()
-    return dict(side=side, batch=batch, half=half, device=device, seconds=min(seconds(step, device) for _ in range(2)), bytes=_memory(device, 1))
+    return dict(side=side, batch=batch, half=half, device=device, seconds=min(seconds(step, device) for _ in range(2)), bytes=peak(device))
 
 # %% ../nbs/14e_bench.ipynb #5d555166
-def apart(what, **kw)->dict:
-    "`one` or `learn` in a process of its own"
+def begun(what, **kw):
+    "`one` or `learn`, begun in a process of its own"
     code = f'import json, sisr.bench; print(json.dumps(sisr.bench.{what.__name__}(**{kw!r})))'
-    return json.loads(subprocess.run([sys.executable, '-W', 'ignore', '-c', code], check=True, capture_output=True, text=True).stdout)
+    return subprocess.Popen([sys.executable, '-W', 'ignore', '-c', code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
-def growing(device='cpu', sides=(64,128,256,512,1024,2048,4096), whole=(64,128,256,512,1024), batches=(1,4,16), threads=(1,2))->list:
-    "By side, ours and the plain way; by batch; by threads"
-    d,ways = dict(device=device),(False,True)
+def ended(process)->dict:
+    "What it found"
+    out,err = process.communicate()
+    if process.returncode: raise SisrError(f'a measurement broke off: {(err.strip().splitlines() or ["killed, as for want of memory"])[-1]}')
+    return json.loads(out)
+
+def apart(what, **kw)->dict: return ended(begun(what, **kw))
+
+def together(n:int, threads:int, **kw)->dict: # `one`, of all of them; memory of the largest
+    "n processes at a time, each with as many threads"
+    rows = [ended(p) for p in [begun(one, threads=threads, **kw) for _ in range(n)]]
+    return {**rows[0], 'processes':n, 'seconds':max(r['seconds'] for r in rows), 'pixels':sum(r['pixels'] for r in rows), 'bytes':max(r['bytes'] for r in rows)}
+
+def growing(device='cpu', sides=(64,128,256,512,1024,2048,4096), whole=(64,128,256,512,1024), batches=(4,16), shared=256)->list:
+    "By side, ours and the plain way; by batch; by threads and processes, on the CPU"
+    d,ways,cores = dict(device=device),(False,True),torch.get_num_threads()
     rows = [*(apart(one, side=s, half=h, **d) for s in sides for h in ways), *(apart(one, side=s, plain=True, **d) for s in whole)]
     rows += [apart(one, side=64, batch=b, half=h, **d) for b in batches for h in ways]
-    return rows + ([] if device=='cuda' else [apart(one, side=256, threads=t, half=h) for t in threads for h in ways])
+    if device!='cpu': return rows
+    return rows + [together(n, t, side=shared, half=h, turns=5) for n,t in {(1,1), (1,cores), (cores,1)} for h in ways]
 
 def steps(device='cpu', sides=(128,256,512,1024))->list:
     "What a training step costs on whole images, by side"
     return [apart(learn, side=s, half=h, device=device) for s in sides for h in (False,True)]
 
-LITTLE = dict(sides=(64,128), whole=(64,128), batches=(1,4), threads=(1,))    # for a look
+LITTLE = dict(sides=(64,128), whole=(64,128), batches=(4,), shared=64)    # for a look
 
 # %% ../nbs/14e_bench.ipynb #60f31aa5
-SETS = {'standard':('Set5','Set14','BSD100'), 'faces128':('faces/val',)}
+SETS = 'Set5','Set14','BSD100'                                         # in this order, then any others
 
 def places(data         # a folder with `benchmarks/Set5` and so on, or any folder of images
           )->dict:      # protocol -> name of a set -> its folder
     "The test sets of a folder"
     data = Path(data)
-    at = {p:{s:data/s if s.startswith('faces') else data/'benchmarks'/s for s in sets} for p,sets in SETS.items()}
-    found = {p:{s:f for s,f in sets.items() if f.is_dir()} for p,sets in at.items()}
-    return found if any(found.values()) else {'standard':{data.name:data}}
+    there = {f.name:f for f in sorted((data/'benchmarks').glob('*')) if f.is_dir()}
+    found = {'standard':{n:there[n] for n in [*(s for s in SETS if s in there), *(n for n in there if n not in SETS)]},
+             'faces128':{'faces/val':data/'faces'/'val'} if (data/'faces'/'val').is_dir() else {}}
+    return found if any(found.values()) else {'standard':{data.resolve().name:data}}
+
+def measured(row:dict, f, folder, protocol, device, most)->dict:
+    "A row, whose `scale` is known, with its numbers; None where nothing of the folder can be used. What cannot is a warning"
+    try: r = evaluate(f, image_files(folder)[:most], row['scale'], protocol, device=device)
+    except SisrError as e: warnings.warn(f'x{row["scale"]}, {folder}: {e}', SisrWarning); return None
+    for s in r['skipped']: warnings.warn(f'{s["file"]}: {s["why"]}', SisrWarning)
+    return {**row, 'n':r['n'], **r['mean']}
 
 def quality(data, names=None, device='cpu', most:int=None, say=lambda row: None)->list:
     "A row for each method, scale and set; `most` images of each"
-    ups = {n:Upscaler.from_pretrained(n, device) for n in names or models()}
-    rows = []
+    ups,rows = {n:Upscaler.from_pretrained(n, device) for n in names or models()},[]
     for protocol,sets in places(data).items():
         p,mine = Protocol.named(protocol),{n:u for n,u in ups.items() if u.net.info.get('protocol','standard')==protocol}
         for s,(name,folder) in itertools.product(sorted({u.scale for u in mine.values()}), sets.items()):
-            files = image_files(folder)[:most]
             methods = {'bicubic':lambda lr: p.bicubic(lr, s), 'A+ y':lambda lr: pinv(lr, s), **{n:u.tensor for n,u in mine.items() if u.scale==s}}
             for model,f in methods.items():
-                r = evaluate(f, files, s, p, device=device)
-                rows.append(dict(set=name, scale=s, protocol=protocol, model=model, n=r['n'], **r['mean']))
-                say(rows[-1])
+                row = measured(dict(set=name, scale=s, protocol=protocol, model=model), f, folder, p, device, most)
+                if row is None: break                              # nor can any other method use them
+                rows.append(row); say(row)
+    if not rows: raise SisrError(f'{data}: no image could be measured')
     return rows
 
 # %% ../nbs/14e_bench.ipynb #dab62e25
@@ -108,9 +134,9 @@ def path(data, name='faces-x4', most:int=None, points:int=5, device='cpu')->list
     "A row for each style from `name` to `name`-gan, on its own test set"
     nets = {t:Upscaler.from_pretrained(name, device, style=t) for t in (i/(points-1) for i in range(points))}
     p = Protocol.named(nets[0].net.info.get('protocol','standard'))
-    sets = places(data).get(p.name, {})
-    return [dict(set=s, model=name, style=t, n=r['n'], **r['mean']) for s,folder in sets.items() for t,up in nets.items()
-            for r in (evaluate(up.tensor, image_files(folder)[:most], up.scale, p, device=device),)]
+    rows = [measured(dict(set=s, scale=up.scale, model=name, style=t), up.tensor, folder, p, device, most)
+            for s,folder in places(data).get(p.name, {}).items() for t,up in nets.items()]
+    return [r for r in rows if r]
 
 # %% ../nbs/14e_bench.ipynb #8d4ace70
 def bench(data=None,        # a folder to measure quality on; None: no quality
@@ -123,34 +149,44 @@ def bench(data=None,        # a folder to measure quality on; None: no quality
     from sisr import __version__
     device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
     res,few = dict(sisr=__version__, machine=machine(device)),3 if quick else None
-    if speed:
-        parts = dict(training=lambda: training(3 if quick else 9, 2 if quick else 4, 64 if quick else 96, device, not quick), inference=lambda: inference(3 if quick else 15, 48 if quick else 96, device, not quick),
-                     remains=lambda: remains(48 if quick else 96, device), starting=lambda: starting(1 if quick else 7), growing=lambda: growing(device.type, **(LITTLE if quick else {})), steps=lambda: steps(device.type, *([(64,128)] if quick else [])))
-        for name,f in parts.items(): say(name); res[name] = f()
+    for name,f in _speed(device, quick).items() if speed else (): say(name); res[name] = f()
     if data:
         res['quality'] = quality(data, device=device, most=few, say=lambda r: say(f"{r['set']} x{r['scale']} {r['model']} {r['psnr_y']:.2f}"))
         res['path'] = path(data, most=few, device=device)
     return res
 
+def _speed(device, quick)->dict: # name -> what measures it
+    d,side,more = device.type,48 if quick else 96,not quick
+    return dict(training=lambda: training(3 if quick else 9, 2 if quick else 4, 64 if quick else 96, device, more),
+                parts=lambda: {k: step_parts(k, 3 if quick else 9, 2 if quick else 4, 64 if quick else 96, device) for k in ('ours, float32','recommended, float32')},
+                inference=lambda: inference(3 if quick else 15, side, device, more), remains=lambda: remains(side, device), starting=lambda: starting(1 if quick else 7),
+                growing=lambda: growing(d, **(LITTLE if quick else {})), steps=lambda: steps(d, *([(64,128)] if quick else [])))
+
 # %% ../nbs/14e_bench.ipynb #a105c7fc
-def _table(rows, head, line): return [head, *(line(r) for r in rows)]
 def _times(r): return f"{r['median']:.2f} ({r['min']:.2f} to {r['max']:.2f})"
 def _size(b): return f'{b/2**20:,.0f} MB'
 def _square(n): return f'{n} x {n}'
+def _how(r): return 'plain' if r.get('plain') else 'bfloat16' if r['half'] else 'float32'
+def _share(r): return f"{r['share']['median']:.0%}"
+def _left(r): return ', '.join(f'{k} {v:.0%}' for k,v in r['left'].items() if k not in ('convolutions','products') and v>.02)
+def _scores(r): return f"{r['psnr_y']:.2f}", f"{r['ssim_y']:.4f}", f"{r['lr_psnr']:.1f}", next((f'{r[k]:.4f}' for k in ('lpips_alex','st_lpips_alex') if k in r), '')
+
+TABLES = dict(                                                         # part of what `bench` measured -> the head of its table, and how a row is told
+    training=(('', 'images a second', 'times the plain loop', 'of the rate'),
+              lambda r: (r['name'], f"{r['batch']/r['seconds']['median']:.2f}", _times(r['ratio']), _share(r))),
+    inference=(('', '', 'LR megapixels a second', 'times the plain way', 'of the rate', 'apart'),
+               lambda r: (r['net'], r['name'], f"{r['side']**2/1e6/r['seconds']['median']:.3f}", _times(r['ratio']), _share(r), f"{r['apart']:.0e}")),
+    remains=(('', 'convolutions and products', 'then'), lambda r: (r['name'], f"{r['left']['convolutions']+r['left']['products']:.0%}", _left(r))),
+    growing=(('LR', 'batch', 'threads', 'processes', 'how', 'seconds', 'memory'),
+             lambda r: (_square(r['side']), r['batch'], r['threads'], r.get('processes', 1), _how(r), f"{r['seconds']:.2f}", _size(r['bytes']))),
+    steps=(('whole HR', 'how', 'seconds a step', 'memory'), lambda r: (_square(r['side']), _how(r), f"{r['seconds']:.2f}", _size(r['bytes']))),
+    quality=(('set', 'scale', 'images', 'method', 'PSNR-Y', 'SSIM-Y', 'LR-PSNR', '(ST-)LPIPS'), lambda r: (r['set'], f"x{r['scale']}", r['n'], r['model'], *_scores(r))),
+    path=(('set', 'style', 'images', 'PSNR-Y', 'SSIM-Y', 'LR-PSNR', '(ST-)LPIPS'), lambda r: (r['set'], f"{r['style']:g}", r['n'], *_scores(r))))
 
 def summary(res:dict # of `bench`
            )->list:  # (title, rows), the first row being the head
     "What was measured, as tables"
     m = res['machine']; top = m['rate']
-    share = lambda r: f"{r['work']/r['seconds']['median']/top['bfloat16' if 'bfloat16' in r['name'] else 'float32']:.0%}"
-    how = lambda r: 'plain' if r.get('plain') else 'bfloat16' if r['half'] else 'float32'
-    made = dict(
-        training=(('', 'images a second', 'times the plain loop', 'of the rate'), lambda r: (r['name'], f"{r['batch']/r['seconds']['median']:.2f}", _times(r['ratio']), share(r))),
-        inference=(('', '', 'LR megapixels a second', 'times the plain way', 'of the rate', 'apart'), lambda r: (r['net'], r['name'], f"{r['side']**2/1e6/r['seconds']['median']:.3f}", _times(r['ratio']), share(r), f"{r['apart']:.0e}")),
-        remains=(('', 'convolutions and products', 'then'), lambda r: (r['name'], f"{r['left']['convolutions']+r['left']['products']:.0%}", ', '.join(f'{k} {v:.0%}' for k,v in r['left'].items() if k not in ('convolutions','products') and v>.02))),
-        growing=(('LR', 'batch', 'threads', 'how', 'seconds', 'memory'), lambda r: (_square(r['side']), str(r['batch']), str(r['threads']), how(r), f"{r['seconds']:.2f}", _size(r['bytes']))),
-        steps=(('whole HR', 'how', 'seconds a step', 'memory'), lambda r: (_square(r['side']), how(r), f"{r['seconds']:.2f}", _size(r['bytes']))),
-        quality=(('set', 'scale', 'images', 'method', 'PSNR-Y', 'SSIM-Y', 'LR-PSNR'), lambda r: (r['set'], f"x{r['scale']}", str(r['n']), r['model'], f"{r['psnr_y']:.2f}", f"{r['ssim_y']:.4f}", f"{r['lr_psnr']:.1f}")))
-    out = [(f"{m['device']}, {m['threads']} threads, torch {m['torch']}: {top['float32']/1e9:,.0f} and {top['bfloat16']/1e9:,.0f} billion operations a second in float32 and bfloat16", [])]
+    out = [(f"{m['device']}, {m['threads']} thread{'s' if m['threads']>1 else ''}, torch {m['torch']}: {top['float32']/1e9:,.0f} and {top['bfloat16']/1e9:,.0f} billion operations a second in float32 and bfloat16", [])]
     if 'starting' in res: out.append(('starting', [('', 'seconds'), *((k, _times(v)) for k,v in res['starting'].items())]))
-    return out + [(name, _table(res[name], *how_told)) for name,how_told in made.items() if name in res]
+    return out + [(name, [head, *(tuple(map(str, told_as(r))) for r in res[name])]) for name,(head,told_as) in TABLES.items() if res.get(name)]

@@ -4,7 +4,7 @@
 
 # %% ../nbs/15_cli.ipynb #87d9587f
 from __future__ import annotations
-import argparse, json, sys
+import argparse, json, os, sys
 from pathlib import Path
 from .shell import (COMMANDS, Usage, answer, as_usage, attempt, command, is_film, line, mannered, meter, named, names_file, opt, say, setting, spared,
                         table, targets, warned, whole, whole_number)
@@ -12,8 +12,8 @@ from .shell import (COMMANDS, Usage, answer, as_usage, attempt, command, is_film
 # %% auto #0
 __all__ = ['MODEL', 'SCALE', 'STYLE', 'DEVICE', 'main', 'collect', 'plan', 'paged', 'upscaler', 'fraction', 'film', 'size',
            'tiles_in', 'many', 'pixels_read', 'too_small', 'enlarge', 'upscale_files', 'training', 'train_recipe',
-           'subject', 'protocol_of', 'scores', 'evaluate_model', 'centre', 'views', 'make_sheet', 'list_models',
-           'export_model', 'run_bench']
+           'subject', 'protocol_of', 'scores', 'writable', 'evaluate_model', 'centre', 'views', 'make_sheet',
+           'list_models', 'export_model', 'run_bench']
 
 # %% ../nbs/15_cli.ipynb #7af719f9
 def main(argv:list=None # what was typed after `sisr`; None: from the command line
@@ -250,6 +250,13 @@ def scores(res:dict # what `sisr.metrics.evaluate` found
     return table([('image',*keys), *((i['file'], *(f'{i[k]:.4f}' for k in keys)) for i in rows)])
 
 # %% ../nbs/15_cli.ipynb #88faf9f5
+def writable(path, option:str):
+    "What cannot be written is known before the work, not after"
+    if not path or Path(path).is_dir(): raise Usage(f'{option} {path or repr(path)}: give a file')
+    Path(path).absolute().parent.mkdir(parents=True, exist_ok=True)
+    with open(probe := Path(path).absolute().with_name(f'.sisr-{os.getpid()}'), 'wb'): pass
+    probe.unlink()
+
 @command('evaluate',
     opt('--model', metavar='NAME|FILE', help='as in `sisr models`, a .safetensors file, bicubic or pinv (default: photos-x4)'),
     opt('--data', required=True, metavar='FOLDER', help='HR images'), SCALE, STYLE, DEVICE,
@@ -260,9 +267,7 @@ def evaluate_model(args)->int:
     "measure a network on a folder of HR images"
     from sisr.metrics import Pairs, evaluate
     from sisr.realistic import degradation
-    # what cannot be written is known before the work, not after
-    if args.json and Path(args.json).is_dir(): raise Usage(f'--json {args.json} is a folder: give a file')
-    if args.json: Path(args.json).absolute().parent.mkdir(parents=True, exist_ok=True)
+    if args.json is not None: writable(args.json, '--json')
     f,scale,model = subject(args)
     protocol = protocol_of(args.protocol, model)
     with as_usage(): degrade = degradation(args.degrade, scale)
@@ -356,16 +361,16 @@ def export_model(args)->int:
 def run_bench(args)->int:
     "measure speed, beside a plain loop, and quality"
     if not (args.speed or args.data): raise Usage('--no-speed leaves nothing to measure: give --data FOLDER')
-    if args.json and Path(args.json).is_dir(): raise Usage(f'--json {args.json} is a folder: give a file')
-    if args.data and not Path(args.data).is_dir(): raise Usage(f'--data {args.data}: no such folder')
+    if args.data is not None and not (args.data and Path(args.data).is_dir()): raise Usage(f'--data {args.data or repr(args.data)}: no such folder')
+    if args.json is not None: writable(args.json, '--json')
     from sisr.bench import bench, summary
     from sisr.tiled import pick_device
     with as_usage(): device = pick_device(args.device)
-    with warned(): res = bench(args.data, args.speed, args.quick, device, say)
+    with warned() as heard: res = bench(args.data, args.speed, args.quick, device, say)
     for title,rows in summary(res): line('\n'.join([title, *([table(rows), ''] if rows else [''])]))
     if args.json:
         with whole(Path(args.json)) as part: part.write_text(json.dumps(res, indent=1)+'\n', encoding='utf-8')
-    return 0
+    return int(bool(heard))                                       # done, but something in the input was bad
 
 # %% ../nbs/15_cli.ipynb #564c95fc
 #| eval: false

@@ -10,14 +10,16 @@ from copy import deepcopy
 from pathlib import Path
 from statistics import median
 import torch
+from torch.nn.utils.parametrizations import spectral_norm
 from torch.utils.flop_counter import FlopCounterMode
-from .images import sample, to_tensor
+from .images import from_uint8, samples, to_tensor
 from .resize import middle
 from .degradations import Bicubic
 from .generators import SRResNet
 from .folding import fuse, ready
 from .saving import load_model
 from .losses import CONVS, PerceptualLoss, vgg19_weights
+from .discriminators import discriminator
 from .adversary import Adversary
 from .stages import Stage
 from .trainer import Trainer
@@ -26,14 +28,14 @@ from .recipes import LEAN
 from .tiled import Tiled
 
 # %% auto #0
-__all__ = ['SAME', 'OURS', 'PLAIN', 'TRAININGS', 'KINDS', 'seconds', 'told', 'race', 'duel', 'rate', 'work', 'processor',
-           'machine', 'plain_step', 'our_step', 'training', 'faithful', 'plainly', 'ways', 'dropped', 'inference',
-           'left', 'remains']
+__all__ = ['HALF', 'SAME', 'OURS', 'PLAIN', 'TRAININGS', 'KINDS', 'seconds', 'told', 'laps', 'race', 'duel', 'ceiling', 'rate',
+           'work', 'contest', 'processor', 'machine', 'plain_step', 'our_trainer', 'our_step', 'training', 'step_parts',
+           'faithful', 'plainly', 'ways', 'dropped', 'views', 'inference', 'left', 'remains']
 
 # %% ../nbs/14d_duel.ipynb #13d65abf
 def seconds(f, device='cpu')->float:
     "How long `f` takes, to the end of what it asked the device for"
-    wait = torch.cuda.synchronize if torch.device(device).type=='cuda' else lambda: None
+    wait = (lambda: None) if torch.device(device).type=='cpu' else torch.accelerator.synchronize
     wait(); began = time.perf_counter(); f(); wait()
     return time.perf_counter()-began
 
@@ -41,15 +43,18 @@ def told(values)->dict:
     "Median and spread"
     return dict(median=median(values), min=min(values), max=max(values))
 
-def race(ways:dict,         # name -> function without arguments, all of which do the same work
+def laps(ways:dict,         # name -> function without arguments, all of which do the same work
          turns:int=7,
          device='cpu'
-        )->dict:            # name -> its seconds, and `ratio`: how many times as fast as the first
+        )->list:            # of dicts: name -> seconds
     "Several ways to do one thing, by turns"
     for f in ways.values(): f()
-    laps = [{k: seconds(f, device) for k,f in ways.items()} for _ in range(turns)]
-    first = next(iter(ways))
-    return {k: dict(seconds=told([l[k] for l in laps]), ratio=told([l[first]/l[k] for l in laps])) for k in ways}
+    return [{k: seconds(f, device) for k,f in ways.items()} for _ in range(turns)]
+
+def race(ways:dict, turns:int=7, device='cpu')->dict: # name -> its seconds, and `ratio`: how many times as fast as the first
+    "Who is faster than the first, and by how much"
+    seen,first = laps(ways, turns, device),next(iter(ways))
+    return {k: dict(seconds=told([l[k] for l in seen]), ratio=told([l[first]/l[k] for l in seen])) for k in ways}
 
 def duel(plain, ours, turns:int=7, device='cpu')->dict: # seconds of both, and `ratio`: how many times as fast ours is
     "Two of them"
@@ -57,21 +62,40 @@ def duel(plain, ours, turns:int=7, device='cpu')->dict: # seconds of both, and `
     return dict(plain=r['plain']['seconds'], ours=r['ours']['seconds'], ratio=r['ours']['ratio'])
 
 # %% ../nbs/14d_duel.ipynb #3aabedf5
-def rate(dtype,         # torch.float32 or torch.bfloat16
-         device='cpu',
-         n:int=None,    # side; None: 1024, on CUDA 8192
-         turns:int=9
-        )->float:       # operations a second
-    "What a product of two n x n matrices reaches"
-    n = n or (8192 if torch.device(device).type=='cuda' else 1024)
+def ceiling(dtype,       # torch.float32 or torch.bfloat16
+            device='cpu'
+           )->dict:      # name -> (function, its operations)
+    "The two hardest things a processor can be asked for without a wait in between"
+    n,b = (1024,1) if torch.device(device).type=='cpu' else (8192,64)
     a = torch.randn(n, n, device=device).to(dtype)
-    a@a
-    return 2*n**3/median(seconds(lambda: a@a, device) for _ in range(turns))
+    c = torch.nn.Conv2d(256, 256, 3, padding=1, bias=False).to(device, dtype, memory_format=torch.channels_last).requires_grad_(False)
+    x = torch.randn(b, 256, 64, 64, device=device).to(dtype, memory_format=torch.channels_last)
+    return dict(product=(lambda: a@a, 2*n**3), convolution=(lambda: c(x), 2*9*256*256*64*64*b))
+
+def rate(dtype, device='cpu', turns:int=9)->float: # operations a second
+    "The better one's"
+    hard = ceiling(dtype, device)
+    seen = laps({k:f for k,(f,_) in hard.items()}, turns, device)
+    return max(n/median(l[k] for l in seen) for k,(_,n) in hard.items())
 
 def work(f)->int:
     "Operations in the convolutions and products that `f` asks for, backward passes too"
     with FlopCounterMode(display=False) as count: f()
     return count.get_total_flops()
+
+# %% ../nbs/14d_duel.ipynb #8388ab33
+HALF = {'float32':False, 'bfloat16':True}
+
+def contest(ways:dict,      # name -> function; bfloat16 is in the name of those that use it
+            work:dict,      # name -> operations
+            turns:int=7, device='cpu')->dict: # name -> half, work, seconds, ratio, and `share` of the machine's rate
+    "A race in which the machine's own best takes part"
+    tops = {n: ceiling(getattr(torch, n), device) for n in HALF}
+    seen,first = laps({**ways, **{(n,k):f for n,hard in tops.items() for k,(f,_) in hard.items()}}, turns, device),next(iter(ways))
+    best = [{n: max(ops/l[n,k] for k,(_,ops) in hard.items()) for n,hard in tops.items()} for l in seen]
+    kind = {k: 'bfloat16' if 'bfloat16' in k else 'float32' for k in ways}
+    return {k: dict(half=HALF[kind[k]], work=work[k], seconds=told([l[k] for l in seen]), ratio=told([l[first]/l[k] for l in seen]),
+                    share=told([work[k]/l[k]/b[kind[k]] for l,b in zip(seen,best)])) for k in ways}
 
 # %% ../nbs/14d_duel.ipynb #baf84c84
 def processor()->str:
@@ -80,18 +104,20 @@ def processor()->str:
     names = [l.split(':')[1].strip() for l in info.read_text().splitlines() if l.startswith('model name')] if info.exists() else []
     return next(iter(names), platform.processor() or platform.machine())
 
-def machine(device='cpu', **kw)->dict:
+def machine(device='cpu', turns:int=9)->dict:
     "Where numbers were made"
     import psutil
-    cuda = torch.device(device).type=='cuda'
-    return dict(device=torch.cuda.get_device_name(device) if cuda else f'CPU: {processor()}', threads=torch.get_num_threads(), memory=psutil.virtual_memory().total,
-                python=platform.python_version(), torch=str(torch.__version__), rate={n:rate(getattr(torch, n), device, **kw) for n in ('float32','bfloat16')})
+    device = torch.device(device)
+    name = torch.cuda.get_device_name(device) if device.type=='cuda' else f'CPU: {processor()}' if device.type=='cpu' else device.type
+    return dict(device=name, threads=torch.get_num_threads(), memory=psutil.virtual_memory().total, python=platform.python_version(),
+                torch=str(torch.__version__), rate={n: rate(getattr(torch, n), device, turns) for n in HALF})
 
 # %% ../nbs/14d_duel.ipynb #813ef9ec
 SAME = dict(net=dict(sn=True), content='mse', vgg=dict(layers=dict(conv4_4=1.), squared=True, raw=True), arch=dict(width=64, bn=True, sn=True), hard=False)
 OURS = dict(net=LEAN, content='l1', vgg={}, arch=dict(width=32), hard=True)
 PLAIN = ('plain','channels last','fused Adam')                         # each on top of those before it
-TRAININGS = {'faithful, float32':(SAME,'no'), 'faithful, bfloat16':(SAME,'bf16'), 'recommended, float32':(OURS,'no'), 'recommended, bfloat16':(OURS,'bf16')}
+TRAININGS = {"ours, D's layer as it was":(SAME,'no'), 'ours, float32':(SAME,'no'), 'ours, bfloat16':(SAME,'bf16'),
+             'recommended, float32':(OURS,'no'), 'recommended, bfloat16':(OURS,'bf16')}
 
 def plain_step(hr, device='cpu', more:int=0):
     "The 2019 report's way, as a step to time, with so many of what follows 'plain' in `PLAIN`"
@@ -103,16 +129,23 @@ def plain_step(hr, device='cpu', more:int=0):
     if more>1: loop.opt_g,loop.opt_d = (torch.optim.Adam(net.parameters(), fused=True) for net in (loop.G,loop.D))
     return lambda: loop.run(1)
 
-def our_step(name:str, hr, d='srgan', compiled=False):
-    "A step of a `Trainer`; no replay, which the plain loop has not either"
+def our_trainer(name:str, side:int, d='srgan', device='cpu')->tuple: # of a key of `TRAININGS`, for HR of that side
+    "A `Trainer` and the stage it is in; no replay, which the plain loop has not either"
     how,precision = TRAININGS[name]
-    arch = dict(size=hr.shape[-1], **how['arch']) if d=='srgan' else dict(width=32)
-    t = Trainer(SRResNet(4, **how['net']).train(), None, Bicubic(4), tempfile.gettempdir(), adversary=Adversary(d, arch, replay=0),
-                losses=dict(vgg=PerceptualLoss(**how['vgg'])), hard=how['hard'], precision=precision, show=False)
+    arch = dict(size=side, **how['arch']) if d=='srgan' else dict(width=32)
+    judge = discriminator(d, **arch)
+    if name.endswith('as it was'): judge.judge[0] = spectral_norm(torch.nn.Linear(*judge.judge[0].weight.shape[::-1]))
+    t = Trainer(SRResNet(4, **how['net']).train(), None, Bicubic(4), tempfile.gettempdir(), adversary=Adversary(judge, replay=0), hard=how['hard'],
+                losses=dict(vgg=PerceptualLoss(**how['vgg'])), precision=precision, show=False, cpu=torch.device(device).type=='cpu')
+    t.weight = 1e-3
+    return t,Stage('both', 1, 1e-4, losses={how['content']:1., 'vgg':.1}, rate_d=1e-4, adversary=1e-3)
+
+def our_step(name:str, hr, d='srgan', device='cpu', compiled=False, asked=False):
+    "That trainer's step; `asked`: each loss is brought home"
+    t,stage = our_trainer(name, hr.shape[-1], d, device)
     for net in (t.net, t.adversary.d, t.loss('vgg')) if compiled else (): net.compile()
-    t.weight,on = 1e-3,hr.to(t.acc.device)
-    stage = Stage('both', 1, 1e-4, losses={how['content']:1., 'vgg':.1}, rate_d=1e-4, adversary=1e-3)
-    return lambda: t.step(on, stage)
+    on = hr.to(t.acc.device)
+    return lambda: [float(v) for v in t.step(on, stage).values()] if asked else t.step(on, stage)
 
 # %% ../nbs/14d_duel.ipynb #9e2e6368
 def training(turns:int=5, batch:int=4, patch:int=96, device='cpu', more:bool=True)->list:
@@ -120,14 +153,31 @@ def training(turns:int=5, batch:int=4, patch:int=96, device='cpu', more:bool=Tru
     torch.manual_seed(0)
     hr = torch.randint(0, 256, (batch,3,patch,patch), dtype=torch.uint8)
     fs = {name:plain_step(hr, device, i) for i,name in enumerate(PLAIN)}
-    fs |= {name:our_step(name, hr) for name in TRAININGS}
-    if more: fs['recommended, bfloat16, compiled'] = our_step('recommended, bfloat16', hr, compiled=True)
-    times = race(fs, turns, device)
-    return [dict(name=name, batch=batch, patch=patch, work=work(f), **times[name]) for name,f in fs.items()]
+    fs |= {name:our_step(name, hr, device=device) for name in TRAININGS}
+    last = 'recommended, bfloat16'
+    if more: fs |= {f'{last}, losses asked for':our_step(last, hr, device=device, asked=True), f'{last}, compiled':our_step(last, hr, device=device, compiled=True)}
+    told = contest(fs, {k:work(f) for k,f in fs.items()}, turns, device)
+    return [dict(name=name, batch=batch, patch=patch, **t) for name,t in told.items()]
+
+# %% ../nbs/14d_duel.ipynb #6bb6bf14
+def step_parts(name:str, turns:int=5, batch:int=4, patch:int=96, device='cpu')->dict: # part -> its share of the whole step
+    "What takes the time of a step of ours"
+    hr = torch.randint(0, 256, (batch,3,patch,patch), dtype=torch.uint8)
+    t,stage = our_trainer(name, patch, device=device)
+    x = from_uint8(hr.to(t.acc.device)).contiguous(memory_format=torch.channels_last)
+    lr = t.degrade(x)
+    sr = t.enlarge(lr).detach()
+    leaf,d = lambda: sr.clone().requires_grad_(),t.adversary
+    def vgg():
+        with t.acc.autocast(): t.loss('vgg')(leaf(), x).backward()
+    fs = dict(whole=lambda: t.step(hr, stage), G=lambda: t.enlarge(lr).backward(torch.ones_like(sr)), VGG=vgg,
+              **{'D learns':lambda: d.learn(x, sr, stage.rate_d), 'D judges':lambda: d.judge(leaf(), x).backward()}, optimiser=t.opt.step)
+    seen = laps(fs, turns, device)
+    return {k: median(l[k]/l['whole'] for l in seen) for k in fs if k!='whole'}
 
 # %% ../nbs/14d_duel.ipynb #5fe74e89
 def faithful(sample_lr)->SRResNet:
-    "SRGAN's generator whose norms have seen something"
+    "SRGAN's generator, untrained, whose norms have seen something"
     torch.manual_seed(0)
     g = SRResNet(4, sn=True).train()
     with torch.no_grad():
@@ -165,18 +215,24 @@ def ways(net, device='cpu')->dict: # name -> function of LR: each with what thos
 def dropped(net, device='cpu')->dict: # the same
     "What was tried on top, in bfloat16"
     small = Tiled(net, device, tile=32, consistent=False, half=True)
-    return {'compiled':_as(torch.compile(ready(net.to(device))), half=True), 'tiles of 32 x 32':small.tensor}
+    return {'bfloat16, compiled':_as(torch.compile(ready(net.to(device))), half=True), 'bfloat16, tiles of 32 x 32':small.tensor}
 
 # %% ../nbs/14d_duel.ipynb #6609aa0c
+def views(side, device='cpu')->list: # LR, side x side or smaller
+    "The middle of each photograph that comes with sisr"
+    return [Bicubic(4)(middle(to_tensor(f), 4*side).to(device)) for f in samples()]
+
 def inference(turns:int=7, side:int=96, device='cpu', more:bool=True)->list:
     "A row for each network and way: seconds, how many times as fast as plain, how far apart in [-1,1]; `more`: what was dropped too"
-    lr = Bicubic(4)(middle(to_tensor(sample('kitten')), 4*side).to(device))
-    rows = []
+    lrs,rows = views(side, device),[]
+    lr = lrs[0]
     for title,net in (("SRGAN's generator",faithful(lr.cpu())), ('photos-x4',load_model('photos-x4'))):
-        kept = ways(net, device); plain = kept['plain']
+        kept = ways(net, device); plain = kept['plain']; ops = work(lambda: plain(lr))
+        want = [plain(x) for x in lrs]
         for fs in (kept, {'plain':plain, **dropped(net, device)}) if more else (kept,):     # the compiler brings threads of its own: it runs by itself
-            times = race({k: (lambda f=f: f(lr)) for k,f in fs.items()}, turns, device)
-            rows += [dict(net=title, name=k, kept=fs is kept, side=side, apart=(plain(lr)-f(lr)).abs().max().item(), work=work(lambda: plain(lr)), **times[k]) for k,f in fs.items() if fs is kept or k!='plain']
+            told = contest({k: (lambda f=f: f(lr)) for k,f in fs.items()}, dict.fromkeys(fs, ops), turns, device)
+            far = {k: max((f(x)-y).abs().max().item() for x,y in zip(lrs,want)) if fs is kept else (f(lr)-want[0]).abs().max().item() for k,f in fs.items()}
+            rows += [dict(net=title, name=k, kept=fs is kept, side=side, apart=far[k], **told[k]) for k in fs if fs is kept or k!='plain']
     return rows
 
 # %% ../nbs/14d_duel.ipynb #93bcade1
@@ -202,5 +258,5 @@ def remains(side:int=96, device='cpu')->list:
     lr,hr = torch.rand(1, 3, side, side, device=device)*2-1,torch.randint(0, 256, (4,3,side,side), dtype=torch.uint8)
     nets = {"SRGAN's generator":faithful(lr.cpu()), 'photos-x4':load_model('photos-x4')}
     fs = {f'inference, {k}':(lambda t=Tiled(n, device, tile=0, consistent=False, half=True): t.piece(lr)) for k,n in nets.items()}
-    fs |= {f'training, {k}':our_step(k, hr) for k in ('faithful, bfloat16','recommended, bfloat16')}
+    fs |= {f'training, {k}':our_step(k, hr, device=device) for k in ('ours, bfloat16','recommended, bfloat16')}
     return [dict(name=k, left=left(f, device)) for k,f in fs.items()]

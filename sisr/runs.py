@@ -126,14 +126,17 @@ def differences(then:dict, # settings a run was begun with; under 'stages' a lis
     return sorted(other)
 
 # %% ../nbs/11a_runs.ipynb #343058c8
-def accelerator(precision:str # 'no' (float32), 'bf16', 'fp16'
-               ):             # an `Accelerator` in that precision
-    "Accelerate keeps one precision for a whole process; a notebook that trains twice may want two"
+def accelerator(precision:str,   # 'no' (float32), 'bf16', 'fp16'
+                cpu:bool=False   # stay on the CPU where there is a GPU?
+               ):                # an `Accelerator` in that precision
+    "Accelerate keeps one precision and one device for a whole process; a notebook that trains twice may want two"
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
-    if AcceleratorState._shared_state and AcceleratorState().mixed_precision!=precision: AcceleratorState._reset_state()
-    several = int(os.environ.get('WORLD_SIZE', 1))>1
-    return Accelerator(mixed_precision=precision, cpu=several and not torch.accelerator.is_available())   # without a GPU it joins processes only when told
+    gpu,several = torch.accelerator.is_available(),int(os.environ.get('WORLD_SIZE', 1))>1
+    if AcceleratorState._shared_state:
+        elsewhere = gpu and (AcceleratorState().device.type=='cpu')!=cpu
+        if elsewhere or AcceleratorState().mixed_precision!=precision: AcceleratorState._reset_state(elsewhere)
+    return Accelerator(mixed_precision=precision, cpu=cpu or several and not gpu)   # without a GPU it joins processes only when told
 
 # %% ../nbs/11a_runs.ipynb #17a66560
 def average_(acc,    # an `Accelerator`

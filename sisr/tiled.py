@@ -7,7 +7,7 @@ from __future__ import annotations
 from math import sqrt
 import torch
 from fastcore.basics import patch
-from torch import Tensor
+from torch import nn, Tensor
 from .images import SisrError, to_uint8
 from .resize import RADIUS, consistent as project
 from .generators import receptive_radius
@@ -15,7 +15,7 @@ from .folding import ready
 from .saving import explains
 
 # %% auto #0
-__all__ = ['pick_device', 'through', 'Tiled', 'no_memory', 'nothing_left', 'free_memory']
+__all__ = ['pick_device', 'through', 'Exact', 'Tiled', 'no_memory', 'nothing_left', 'free_memory']
 
 # %% ../nbs/14_tiled.ipynb #c1fa2030
 def pick_device(name=None        # 'auto' (or None), 'cpu', 'cuda', 'cuda:1', 'mps', or a torch.device
@@ -39,6 +39,15 @@ def through(net,        # .channels is 1 or 3
     if c==1: return net(x.flatten(0,1)[:,None]).unflatten(0, x.shape[:2]).squeeze(2)
     return net(x.expand(-1,c,-1,-1)).mean(1, keepdim=True)
 
+# %% ../nbs/14_tiled.ipynb #4ed15fd8
+class Exact(nn.Module):
+    "A module that stays in float32, whatever precision is around it"
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+    def forward(self, x):
+        with torch.autocast(x.device.type, enabled=False): return self.net(x.float())
+
 # %% ../nbs/14_tiled.ipynb #a46f9d5c
 class Tiled:
     "A network on tensors of any size, by tiles"
@@ -56,6 +65,7 @@ class Tiled:
         self.scale,self.tile,self.unit = net.scale,tile,getattr(net, 'unit', 1)     # pixels a network takes at a time
         self.consistent = explains(net.info) if consistent is None else consistent
         self.half = self.device.type=='cuda' if half is None else half
+        if self.half and hasattr(self.net, 'stem') and self.net is not net: self.net.stem = Exact(self.net.stem)
         self.known,self.most = None,float('inf')                          # bytes a pixel; LR pixels at once, where more ran out of memory
         if overlap is None: overlap = getattr(net, 'overlap', None) or max(receptive_radius(net), RADIUS)
         self.overlap = overlap + -overlap%self.unit

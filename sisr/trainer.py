@@ -43,8 +43,9 @@ class Trainer:
                  precision:str|None=None,  # 'no', 'bf16', 'fp16'; None: bf16 on CUDA, else 'no'
                  seed:int=0,               # of whatever is random beside the data
                  recipe:dict|None=None,    # settings that a resumed run must share
-                 show:bool=True):          # progress?
-        self.acc = accelerator(precision or ('bf16' if torch.cuda.is_available() else 'no'))
+                 show:bool=True,           # progress?
+                 cpu:bool=False):          # stay on the CPU where there is a GPU?
+        self.acc = accelerator(precision or ('bf16' if torch.cuda.is_available() and not cpu else 'no'), cpu)
         seed_everything(seed)
         self.net = g.to(self.acc.device, memory_format=torch.channels_last)
         self.opt = torch.optim.Adam(g.parameters(), betas=(.9,.99), fused=self.acc.device.type in ('cpu','cuda'))

@@ -238,6 +238,41 @@ def test_debug_shows_the_traceback(net, tmp_path, capsys, monkeypatch):
 
 # the other commands
 
+def test_bench_names_what_it_cannot_use_and_measures_the_rest(sisr, tmp_path):
+    (tmp_path/'hr').mkdir()
+    Image.open(sample('kitten')).crop((100, 100, 180, 164)).save(tmp_path/'hr/a.png')
+    Image.new('RGB', (20, 20)).save(tmp_path/'hr/tiny.png')              # too small for x8
+    (tmp_path/'hr/broken.png').write_bytes((tmp_path/'hr/a.png').read_bytes()[:700])
+    status, out, err = sisr('bench', '--no-speed', '--data', tmp_path/'hr', '--json', tmp_path/'new/out.json')
+    assert status == 1 and err.count('broken.png') == 1 and 'LPIPS' in out
+    rows = json.loads((tmp_path/'new/out.json').read_text())['quality']
+    assert {(r['scale'], r['set']) for r in rows} == {(2, 'hr'), (4, 'hr'), (8, 'hr')}
+    (tmp_path/'hr/a.png').unlink(); (tmp_path/'hr/broken.png').unlink()
+    Image.new('RGB', (3, 3)).save(tmp_path/'hr/tiny.png')
+    status, out, err = sisr('bench', '--no-speed', '--data', tmp_path/'hr')
+    assert status == 1 and err.splitlines()[-1].endswith('no image could be measured')
+
+def test_bench_takes_every_set_there_is(tmp_path):
+    from sisr.bench import places
+    for s in ('Urban100', 'Set5', 'BSD100'): (tmp_path/'benchmarks'/s).mkdir(parents=True)
+    assert list(places(tmp_path)['standard']) == ['Set5', 'BSD100', 'Urban100'] and not places(tmp_path)['faces128']
+    assert list(places(tmp_path/'benchmarks/Set5')['standard']) == ['Set5']
+
+@pytest.mark.parametrize('argv,words', [
+    (['--data', 'gone'], 'no such folder'), (['--data', ''], 'no such folder'), (['--no-speed'], 'leaves nothing'),
+    (['--no-speed', '--data', '.', '--json', ''], 'give a file'), (['--no-speed', '--data', '.', '--json', '.'], 'give a file')])
+def test_bench_used_wrongly(sisr, argv, words):
+    status, _, err = sisr('bench', *argv)
+    assert status == 2 and words in err and len(err.splitlines()) == 1
+
+def test_what_cannot_be_written_is_known_before_the_work(sisr, net, photos, tmp_path, monkeypatch):
+    def never(*a, **k): raise AssertionError('it began to work')
+    (tmp_path/'a file').write_text('')
+    monkeypatch.setattr('sisr.bench.bench', never); monkeypatch.setattr('sisr.metrics.evaluate', never)
+    for argv in (['bench'], ['evaluate', '--model', net, '--data', photos]):
+        status, _, err = sisr(*argv, '--json', tmp_path/'a file/out.json')
+        assert status and 'a file' in err and len(err.splitlines()) == 1
+
 def test_evaluate(sisr, net, tmp_path):
     (tmp_path/'hr').mkdir()
     for n in ('kitten', 'budgie'): Image.open(sample(n)).crop((100, 100, 180, 164)).save(tmp_path/'hr'/f'{n}.png')
