@@ -32,7 +32,7 @@ def starting(turns:int=5)->dict: # seconds, of a process that does nothing too
 def held(device)->int: # bytes
     "What is taken now: on a GPU by tensors, else by this process"
     import psutil
-    return torch.accelerator.memory_allocated() if torch.device(device).type!='cpu' and hasattr(torch.accelerator, 'memory_allocated') else psutil.Process().memory_info().rss
+    return torch.cuda.memory_allocated() if torch.device(device).type=='cuda' else psutil.Process().memory_info().rss
 
 def peak(device, before:int=0)->int: # bytes
     "The most that was taken, less what there was before"
