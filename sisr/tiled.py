@@ -41,12 +41,12 @@ def through(net,        # .channels is 1 or 3
 
 # %% ../nbs/14_tiled.ipynb #4ed15fd8
 class Exact(nn.Module):
-    "A module that stays in float32, whatever precision is around it"
+    "Reckons in float32, whatever precision is around it, and answers in bfloat16"
     def __init__(self, net):
         super().__init__()
         self.net = net
     def forward(self, x):
-        with torch.autocast(x.device.type, enabled=False): return self.net(x.float())
+        with torch.autocast(x.device.type, enabled=False): return self.net(x.float()).bfloat16()
 
 # %% ../nbs/14_tiled.ipynb #a46f9d5c
 class Tiled:

@@ -132,20 +132,27 @@ def _area(items, gray):
     sizes = sorted(some[i].shape[1]*some[i].shape[2] for i in range(len(some)))
     return sizes[len(sizes)//2]
 
+def _large_enough(images, side, what):
+    "Numbers of those that hold a patch"
+    fit = [i for i in range(len(images)) if min(images[i].shape[-2:])>=side]
+    if not fit: raise SisrError(f'no image of {what} is {side} pixels wide and high: give larger ones, or a smaller patch')
+    return fit
+
 def _unpaired(r, g, lr, hr, protocol, out, val, common):
     "LR images of some scenes, HR images of others"
     lr = _usable(lr, r.gray)
     if (a := _area(lr, r.gray))>=(b := _area(hr, r.gray)): warnings.warn(f'LR images are as large as HR images ({a:,.0f} and {b:,.0f} pixels): are --lr and --hr swapped?', SisrWarning)
     fit,held = holdout(lr, people=_named(lr, protocol))
     small,large = (ImageSet(x, p, gray=r.gray) for x,p in ((fit,None),(hr,protocol if protocol.crop else None)))
-    aside,every = ImageSet(held, gray=r.gray),max(1, len(large)//100)
+    aside = ImageSet(held, gray=r.gray)
+    seen,held = (_large_enough(x, side, what) for x,side,what in ((large,r.patch,'--hr'), (aside,r.patch//r.scale,'--lr kept aside')))
     t = Unsupervised(g, None, Bicubic(r.scale), out, **common)
     n = r.batch//t.acc.num_processes
     t.patches = Unpaired(Patches(small, r.patch//r.scale, n, r.seed, r.flips), Patches(large, r.patch, n, r.seed+1, r.flips),
                          people=_named(lr, protocol) and _named(hr, protocol), aside=aside)
     cut = lambda u,side: from_uint8(middle(u[None], side))
-    frechet = Frechet((cut(large[i], 256) for i in range(0, len(large), every)), device=t.acc.device)
-    t.val = Unseen(((f'{i}', cut(aside[i], 256//r.scale)) for i in range(len(aside))), frechet, r.scale)
+    frechet = Frechet((cut(large[i], 256) for i in seen[::max(1, len(seen)//100)]), device=t.acc.device)
+    t.val = Unseen(((f'{i}', cut(aside[i], 256//r.scale)) for i in held), frechet, r.scale)
     if val is not None: t.pairs = Pairs(items_of(val, r.dataset), r.scale, protocol)
     return t
 

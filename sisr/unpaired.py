@@ -13,15 +13,18 @@ from .images import SisrError, SisrWarning
 from .data import ImageSet, Patches, identities
 
 # %% auto #0
-__all__ = ['SHARES', 'OFF', 'windows', 'look', 'Gallery', 'twins', 'Unpaired', 'apart']
+__all__ = ['SHARES', 'LUMA', 'OFF', 'windows', 'look', 'Gallery', 'twins', 'Unpaired', 'apart']
 
 # %% ../nbs/04a_unpaired.ipynb #6681a9f1
 SHARES = [1-.04*k for k in range(13)]                                 # of a picture, which a window in its middle takes
 
+LUMA = torch.tensor([.299,.587,.114]).view(3,1,1)                     # as most programs make gray of colour
+
 def _gray(u):
     "uint8 (C,H,W) -> gray, of 96 pixels a side at most; and which part of each side is a square in its middle"
     h,w = u.shape[1:]
-    g = F.adaptive_avg_pool2d(u.float().mean(0, keepdim=True), [min(96, h),min(96, w)])
+    x = (u.float()*LUMA).sum(0, keepdim=True) if len(u)==3 else u.float()
+    g = F.adaptive_avg_pool2d(x, [min(96, h),min(96, w)])
     return g,(min(h,w)/h, min(h,w)/w)
 
 def windows(square)->list: # of (share of the height, share of the width)
@@ -83,11 +86,18 @@ def _alike(a, b, least=.98, maybe=.95):
         if not pairs.get((i,j)): pairs[i,j] = c>=least or _surely(*how)>=least
     return sorted(p for p,same in pairs.items() if same)
 
+def _copies(some, others):
+    "Pairs (i,j) of files with the same bytes, for pictures too flat to be compared"
+    files = lambda items: [(i,Path(x)) for i,x in enumerate(items) if isinstance(x, (str,Path))]
+    sizes = {}
+    for j,g in files(others): sizes.setdefault(g.stat().st_size, []).append((j,g))
+    return [(i,j) for i,f in files(some) for j,g in sizes.get(f.stat().st_size, ()) if f.samefile(g) or f.read_bytes()==g.read_bytes()]
+
 def twins(a:ImageSet, b:ImageSet,
           least:float=.98     # correlation of the two at 16 x 16, laid down in any way
          )->list:             # pairs (i,j): image i of `a` shows what image j of `b` shows, or the middle of it
     "Pictures that are in both sets, under whatever name, compression, size, colour, turn or cut"
-    return _alike(Gallery(a), Gallery(b), least)
+    return sorted({*_copies(a.items, b.items), *_alike(Gallery(a), Gallery(b), least)})
 
 # %% ../nbs/04a_unpaired.ipynb #8111ef63
 class Unpaired:
@@ -102,7 +112,7 @@ class Unpaired:
         small = [lr.images] if aside is None else [lr.images,aside]
         some,others = [i for s in small for i in s.items],hr.images.items
         large,before,both = Gallery(hr.images),0,[]
-        for s in small: both += [(before+i,j) for i,j in _alike(Gallery(s), large)]; before += len(s)
+        for s in small: both += [(before+i,j) for i,j in sorted({*_copies(s.items, others), *_alike(Gallery(s), large)})]; before += len(s)
         if both: raise SisrError(_said(both, some, others))
         if people and (same := {*identities(some).values()} & {*identities(others).values()}):
             raise SisrError(f'{len(same)} people are in both sets, as {min(same)}: part them by `split_by_identity`')

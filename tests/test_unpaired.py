@@ -43,6 +43,21 @@ def test_the_same_picture_in_both_is_refused(folders, tmp_path, capsys, copy):
     err = capsys.readouterr().err
     assert 'in both sets' in err and '1.png' in err and len(err.strip().splitlines())==1
 
+def test_the_same_file_is_found_where_there_is_nothing_to_compare(tmp_path):
+    g = torch.Generator().manual_seed(0)
+    for i in range(3): to_pil(torch.rand(1,3,256,256, generator=g)*2-1).save(tmp_path/f'{i}.png')
+    (tmp_path/'renamed.png').write_bytes((tmp_path/'1.png').read_bytes())
+    assert twins(ImageSet([tmp_path/f'{i}.png' for i in range(3)]), ImageSet([tmp_path/'renamed.png'])) == [(1,0)]
+
+def test_what_is_too_small_is_left_out(folders, tmp_path, capsys):
+    hr = tmp_path/'hr'; hr.mkdir()
+    Image.new('RGB', (20,20), 'red').save(hr/'an icon.png')
+    assert main(command((folders[0],hr), tmp_path/'none'))==1
+    assert 'no image of --hr is 32 pixels wide and high' in capsys.readouterr().err
+    for f in samples()[4:8]: (hr/f.name).write_bytes(f.read_bytes())
+    main(command((folders[0],hr), tmp_path/'run'))
+    assert (tmp_path/'run'/'model.safetensors').exists()
+
 def test_people_in_both_are_refused(tmp_path, capsys):
     "CelebA: another picture of the same person"
     lr,hr = tmp_path/'lr',tmp_path/'hr'
