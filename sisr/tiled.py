@@ -41,12 +41,14 @@ def through(net,        # .channels is 1 or 3
 
 # %% ../nbs/14_tiled.ipynb #4ed15fd8
 class Exact(nn.Module):
-    "Reckons in float32, whatever precision is around it, and answers in bfloat16"
+    "Reckons in float32, whatever precision is around it, and answers in that"
     def __init__(self, net):
         super().__init__()
         self.net = net
     def forward(self, x):
-        with torch.autocast(x.device.type, enabled=False): return self.net(x.float()).bfloat16()
+        kind = x.device.type
+        half = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
+        with torch.autocast(kind, enabled=False): return self.net(x.float()).to(half)
 
 # %% ../nbs/14_tiled.ipynb #a46f9d5c
 class Tiled:

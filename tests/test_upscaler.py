@@ -278,3 +278,14 @@ def test_cuda_agrees(up):
     full = Upscaler(net(), 'cuda', half=False, tile=30).tensor(lr)
     assert full.device.type == 'cpu' and (full-up.tensor(lr)).abs().max() < 1e-3
     assert (Upscaler(net(), 'cuda').tensor(lr)-up.tensor(lr)).abs().max() < .1
+
+def test_half_precision_is_close_and_knows_its_memory():
+    from sisr.images import sample, to_tensor
+    from sisr.metrics import Protocol
+    from sisr.tiled import Tiled
+    lr = Protocol.named('standard').lr(to_tensor(sample('kitten'))[..., :256, :320], 4)
+    net = load_model('photos-x4')
+    a, b = (Tiled(net, 'cpu', half=h) for h in (False, True))
+    assert a.footprint() == b.footprint()
+    assert 0 < (a.tensor(lr)-b.tensor(lr)).abs().max() < 1e-2
+    assert torch.equal(b.tensor(lr), b.tensor(lr))
