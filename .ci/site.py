@@ -149,10 +149,10 @@ def render(tmp):
     for page in site.rglob('*.html'):
         s, up = page.read_text(), '../'*(len(page.relative_to(site).parts)-1)
         s = s.replace('"site_libs/katex', f'"{up}site_libs/katex')
-        s = told_apart(s)
+        s = with_words(s)
         page.write_text('\n'.join(l.rstrip() for l in s.split('\n')))
 
-def told_apart(page):
+def with_words(page):
     "Pictures without a text of their own get that of the heading they stand under"
     last = 'figure'
     def seen(m):

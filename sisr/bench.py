@@ -156,11 +156,12 @@ def bench(data=None,        # a folder to measure quality on; None: no quality
     return res
 
 def _speed(device, quick)->dict: # name -> what measures it
-    d,side,more = device.type,48 if quick else 96,not quick
-    return dict(training=lambda: training(3 if quick else 9, 2 if quick else 4, 64 if quick else 96, device, more),
-                parts=lambda: {k: step_parts(k, 3 if quick else 9, 2 if quick else 4, 64 if quick else 96, device) for k in ('ours, float32','recommended, float32')},
-                inference=lambda: inference(3 if quick else 15, side, device, more), remains=lambda: remains(side, device), starting=lambda: starting(1 if quick else 7),
-                growing=lambda: growing(d, **(LITTLE if quick else {})), steps=lambda: steps(d, *([(64,128)] if quick else [])))
+    turns,batch,patch,side = (3,2,64,48) if quick else (9,4,96,96)
+    return dict(training=lambda: training(turns, batch, patch, device, more=not quick),
+                parts=lambda: {k: step_parts(k, turns, batch, patch, device) for k in ('ours, float32','recommended, float32')},
+                inference=lambda: inference(3 if quick else 15, side, device, more=not quick), remains=lambda: remains(side, device),
+                starting=lambda: starting(1 if quick else 7), growing=lambda: growing(device.type, **(LITTLE if quick else {})),
+                steps=lambda: steps(device.type, *([(64,128)] if quick else [])))
 
 # %% ../nbs/14e_bench.ipynb #a105c7fc
 def _times(r): return f"{r['median']:.2f} ({r['min']:.2f} to {r['max']:.2f})"

@@ -28,9 +28,9 @@ from .recipes import LEAN
 from .tiled import Tiled
 
 # %% auto #0
-__all__ = ['HALF', 'SAME', 'OURS', 'PLAIN', 'TRAININGS', 'KINDS', 'seconds', 'told', 'laps', 'race', 'duel', 'ceiling', 'rate',
-           'work', 'contest', 'processor', 'machine', 'plain_step', 'our_trainer', 'our_step', 'training', 'step_parts',
-           'faithful', 'plainly', 'ways', 'dropped', 'views', 'inference', 'left', 'remains']
+__all__ = ['HALF', 'SAME', 'OURS', 'PLAIN', 'TRAININGS', 'KINDS', 'seconds', 'told', 'laps', 'compared', 'race', 'ceiling',
+           'rate', 'work', 'contest', 'processor', 'machine', 'plain_step', 'our_trainer', 'our_step', 'training',
+           'step_parts', 'faithful', 'plainly', 'ways', 'dropped', 'views', 'inference', 'left', 'remains']
 
 # %% ../nbs/14d_duel.ipynb #13d65abf
 def seconds(f, device='cpu')->float:
@@ -51,15 +51,12 @@ def laps(ways:dict,         # name -> function without arguments, all of which d
     for f in ways.values(): f()
     return [{k: seconds(f, device) for k,f in ways.items()} for _ in range(turns)]
 
-def race(ways:dict, turns:int=7, device='cpu')->dict: # name -> its seconds, and `ratio`: how many times as fast as the first
+def compared(seen:list)->dict: # of `laps`: name -> its seconds, and `ratio`: how many times as fast as the first
     "Who is faster than the first, and by how much"
-    seen,first = laps(ways, turns, device),next(iter(ways))
-    return {k: dict(seconds=told([l[k] for l in seen]), ratio=told([l[first]/l[k] for l in seen])) for k in ways}
+    first = next(iter(seen[0]))
+    return {k: dict(seconds=told([l[k] for l in seen]), ratio=told([l[first]/l[k] for l in seen])) for k in seen[0]}
 
-def duel(plain, ours, turns:int=7, device='cpu')->dict: # seconds of both, and `ratio`: how many times as fast ours is
-    "Two of them"
-    r = race(dict(plain=plain, ours=ours), turns, device)
-    return dict(plain=r['plain']['seconds'], ours=r['ours']['seconds'], ratio=r['ours']['ratio'])
+def race(ways:dict, turns:int=7, device='cpu')->dict: return compared(laps(ways, turns, device))
 
 # %% ../nbs/14d_duel.ipynb #3aabedf5
 def ceiling(dtype,       # torch.float32 or torch.bfloat16
@@ -88,14 +85,13 @@ HALF = {'float32':False, 'bfloat16':True}
 
 def contest(ways:dict,      # name -> function; bfloat16 is in the name of those that use it
             work:dict,      # name -> operations
-            turns:int=7, device='cpu')->dict: # name -> half, work, seconds, ratio, and `share` of the machine's rate
+            turns:int=7, device='cpu')->dict: # as `compared`, and name -> half, work, and `share` of the machine's rate
     "A race in which the machine's own best takes part"
     tops = {n: ceiling(getattr(torch, n), device) for n in HALF}
-    seen,first = laps({**ways, **{(n,k):f for n,hard in tops.items() for k,(f,_) in hard.items()}}, turns, device),next(iter(ways))
-    best = [{n: max(ops/l[n,k] for k,(_,ops) in hard.items()) for n,hard in tops.items()} for l in seen]
-    kind = {k: 'bfloat16' if 'bfloat16' in k else 'float32' for k in ways}
-    return {k: dict(half=HALF[kind[k]], work=work[k], seconds=told([l[k] for l in seen]), ratio=told([l[first]/l[k] for l in seen]),
-                    share=told([work[k]/l[k]/b[kind[k]] for l,b in zip(seen,best)])) for k in ways}
+    seen = laps({**ways, **{(n,k):f for n,hard in tops.items() for k,(f,_) in hard.items()}}, turns, device)
+    def share(l, k): return work[k]/l[k]/max(ops/l[kind[k],h] for h,(_,ops) in tops[kind[k]].items())
+    kind,told_of = {k: 'bfloat16' if 'bfloat16' in k else 'float32' for k in ways},compared(seen)
+    return {k: dict(half=HALF[kind[k]], work=work[k], **told_of[k], share=told([share(l, k) for l in seen])) for k in ways}
 
 # %% ../nbs/14d_duel.ipynb #baf84c84
 def processor()->str:

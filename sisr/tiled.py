@@ -67,7 +67,7 @@ class Tiled:
         self.scale,self.tile,self.unit = net.scale,tile,getattr(net, 'unit', 1)     # pixels a network takes at a time
         self.consistent = explains(net.info) if consistent is None else consistent
         self.half = self.device.type=='cuda' if half is None else half
-        if self.half and hasattr(self.net, 'stem') and self.net is not net: self.net.stem = Exact(self.net.stem)
+        if self.half and self.net is not net: self.net.stem = Exact(self.net.stem)    # a foreign network stays as it is
         self.known,self.most = None,float('inf')                          # bytes a pixel; LR pixels at once, where more ran out of memory
         if overlap is None: overlap = getattr(net, 'overlap', None) or max(receptive_radius(net), RADIUS)
         self.overlap = overlap + -overlap%self.unit

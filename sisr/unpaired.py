@@ -9,22 +9,19 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from .images import SisrError, SisrWarning
+from .images import SisrError, SisrWarning, from_uint8, luma
 from .data import ImageSet, Patches, identities
 
 # %% auto #0
-__all__ = ['SHARES', 'LUMA', 'OFF', 'windows', 'look', 'Gallery', 'twins', 'Unpaired', 'apart']
+__all__ = ['SHARES', 'OFF', 'windows', 'look', 'Gallery', 'twins', 'Unpaired', 'apart']
 
 # %% ../nbs/04a_unpaired.ipynb #6681a9f1
 SHARES = [1-.04*k for k in range(13)]                                 # of a picture, which a window in its middle takes
 
-LUMA = torch.tensor([.299,.587,.114]).view(3,1,1)                     # as most programs make gray of colour
-
 def _gray(u):
     "uint8 (C,H,W) -> gray, of 96 pixels a side at most; and which part of each side is a square in its middle"
     h,w = u.shape[1:]
-    x = (u.float()*LUMA).sum(0, keepdim=True) if len(u)==3 else u.float()
-    g = F.adaptive_avg_pool2d(x, [min(96, h),min(96, w)])
+    g = F.adaptive_avg_pool2d(luma(from_uint8(u[None]))[0], [min(96, h),min(96, w)])
     return g,(min(h,w)/h, min(h,w)/w)
 
 def windows(square)->list: # of (share of the height, share of the width)
@@ -40,7 +37,7 @@ def look(g:Tensor,        # (n,h,w), gray
     t,l = (max(0, round(((1-f)/2+d)*n)) for f,d,n in ((fh,dy,h),(fw,dx,w)))
     x = F.adaptive_avg_pool2d(g[:, t:max(t+1, round(t+fh*h)), l:max(l+1, round(l+fw*w))], 16)
     x = (x-x.mean((1,2), keepdim=True)).flatten(1)
-    return x/x.square().mean(1, keepdim=True).sqrt().clamp_min(8)
+    return x/x.square().mean(1, keepdim=True).sqrt().clamp_min(7)
 
 # %% ../nbs/04a_unpaired.ipynb #57df1ffe
 class Gallery:
@@ -93,11 +90,13 @@ def _copies(some, others):
     for j,g in files(others): sizes.setdefault(g.stat().st_size, []).append((j,g))
     return [(i,j) for i,f in files(some) for j,g in sizes.get(f.stat().st_size, ()) if f.samefile(g) or f.read_bytes()==g.read_bytes()]
 
+def _same(a, b, large, least=.98): return sorted({*_copies(a.items, b.items), *_alike(Gallery(a), large, least)})    # `large`: b's gallery
+
 def twins(a:ImageSet, b:ImageSet,
           least:float=.98     # correlation of the two at 16 x 16, laid down in any way
          )->list:             # pairs (i,j): image i of `a` shows what image j of `b` shows, or the middle of it
     "Pictures that are in both sets, under whatever name, compression, size, colour, turn or cut"
-    return sorted({*_copies(a.items, b.items), *_alike(Gallery(a), Gallery(b), least)})
+    return _same(a, b, Gallery(b), least)
 
 # %% ../nbs/04a_unpaired.ipynb #8111ef63
 class Unpaired:
@@ -112,7 +111,7 @@ class Unpaired:
         small = [lr.images] if aside is None else [lr.images,aside]
         some,others = [i for s in small for i in s.items],hr.images.items
         large,before,both = Gallery(hr.images),0,[]
-        for s in small: both += [(before+i,j) for i,j in sorted({*_copies(s.items, others), *_alike(Gallery(s), large)})]; before += len(s)
+        for s in small: both += [(before+i,j) for i,j in _same(s, hr.images, large)]; before += len(s)
         if both: raise SisrError(_said(both, some, others))
         if people and (same := {*identities(some).values()} & {*identities(others).values()}):
             raise SisrError(f'{len(same)} people are in both sets, as {min(same)}: part them by `split_by_identity`')
