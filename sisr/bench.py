@@ -82,6 +82,7 @@ def together(n:int, threads:int, **kw)->dict: # `one`, of all of them; memory of
     rows = [ended(p) for p in [begun(one, threads=threads, **kw) for _ in range(n)]]
     return {**rows[0], 'processes':n, 'seconds':max(r['seconds'] for r in rows), 'pixels':sum(r['pixels'] for r in rows), 'bytes':max(r['bytes'] for r in rows)}
 
+# %% ../nbs/14e_bench.ipynb #fc525d4e
 def growing(device='cpu', sides=(64,128,256,512,1024,2048,4096), whole=(64,128,256,512,1024), batches=(4,16), shared=256)->list:
     "By side, ours and the plain way; by batch; by threads and processes, on the CPU"
     d,ways,cores = dict(device=device),(False,True),torch.get_num_threads()
@@ -108,6 +109,7 @@ def places(data         # a folder with `benchmarks/Set5` and so on, or any fold
              'faces128':{'faces/val':data/'faces'/'val'} if (data/'faces'/'val').is_dir() else {}}
     return found if any(found.values()) else {'standard':{data.resolve().name:data}}
 
+# %% ../nbs/14e_bench.ipynb #e473b7d5
 def measured(row:dict, f, folder, protocol, device, most)->dict:
     "A row, whose `scale` is known, with its numbers; None where nothing of the folder can be used. What cannot is a warning"
     try: r = evaluate(f, image_files(folder)[:most], row['scale'], protocol, device=device)

@@ -125,6 +125,7 @@ def plain_step(hr, device='cpu', more:int=0):
     if more>1: loop.opt_g,loop.opt_d = (torch.optim.Adam(net.parameters(), fused=True) for net in (loop.G,loop.D))
     return lambda: loop.run(1)
 
+# %% ../nbs/14d_duel.ipynb #0e5baabc
 def our_trainer(name:str, side:int, d='srgan', device='cpu')->tuple: # of a key of `TRAININGS`, for HR of that side
     "A `Trainer` and the stage it is in; no replay, which the plain loop has not either"
     how,precision = TRAININGS[name]

@@ -83,6 +83,7 @@ def _alike(a, b, least=.98, maybe=.95):
         if not pairs.get((i,j)): pairs[i,j] = c>=least or _surely(*how)>=least
     return sorted(p for p,same in pairs.items() if same)
 
+# %% ../nbs/04a_unpaired.ipynb #a3b02eb6
 def _copies(some, others):
     "Pairs (i,j) of files with the same bytes, for pictures too flat to be compared"
     files = lambda items: [(i,Path(x)) for i,x in enumerate(items) if isinstance(x, (str,Path))]
