@@ -4,7 +4,8 @@
 
 # %% ../nbs/15_cli.ipynb #87d9587f
 from __future__ import annotations
-import argparse, json, os, sys
+import argparse, json, sys
+from contextlib import suppress
 from pathlib import Path
 from .shell import (COMMANDS, Usage, answer, as_usage, attempt, command, is_film, line, mannered, meter, named, names_file, opt, say, setting, spared,
                         table, targets, warned, whole, whole_number)
@@ -254,8 +255,7 @@ def writable(path, option:str):
     "What cannot be written is known before the work, not after"
     if not path or Path(path).is_dir(): raise Usage(f'{option} {path or repr(path)}: give a file')
     Path(path).absolute().parent.mkdir(parents=True, exist_ok=True)
-    with open(probe := Path(path).absolute().with_name(f'.sisr-{os.getpid()}'), 'wb'): pass
-    probe.unlink()
+    with suppress(LookupError), whole(Path(path)) as part: part.touch(); raise LookupError      # tried, and not kept
 
 @command('evaluate',
     opt('--model', metavar='NAME|FILE', help='as in `sisr models`, a .safetensors file, bicubic or pinv (default: photos-x4)'),

@@ -132,11 +132,11 @@ def _area(items, gray):
     sizes = sorted(some[i].shape[1]*some[i].shape[2] for i in range(len(some)))
     return sizes[len(sizes)//2]
 
-def _large_enough(images, side, what):
-    "Numbers of those that hold a patch"
-    fit = [i for i in range(len(images)) if min(images[i].shape[-2:])>=side]
-    if not fit: raise SisrError(f'no image of {what} is {side} pixels wide and high: give larger ones, or a smaller patch')
-    return fit
+def _large_enough(images, side, what, most=100):
+    "Numbers of every so many of them, those that hold a patch; of all, where none of these does"
+    for some in (range(0, len(images), max(1, len(images)//most)), range(len(images))):
+        if fit := [i for i in some if min(images[i].shape[-2:])>=side]: return fit
+    raise SisrError(f'no image of {what} is {side} pixels wide and high: give larger ones, or a smaller patch')
 
 def _unpaired(r, g, lr, hr, protocol, out, val, common):
     "LR images of some scenes, HR images of others"
@@ -145,13 +145,13 @@ def _unpaired(r, g, lr, hr, protocol, out, val, common):
     fit,held = holdout(lr, people=_named(lr, protocol))
     small,large = (ImageSet(x, p, gray=r.gray) for x,p in ((fit,None),(hr,protocol if protocol.crop else None)))
     aside = ImageSet(held, gray=r.gray)
-    seen,held = (_large_enough(x, side, what) for x,side,what in ((large,r.patch,'--hr'), (aside,r.patch//r.scale,'--lr kept aside')))
+    seen,held = _large_enough(large, r.patch, '--hr'),_large_enough(aside, r.patch//r.scale, '--lr kept aside', len(aside))
     t = Unsupervised(g, None, Bicubic(r.scale), out, **common)
     n = r.batch//t.acc.num_processes
     t.patches = Unpaired(Patches(small, r.patch//r.scale, n, r.seed, r.flips), Patches(large, r.patch, n, r.seed+1, r.flips),
                          people=_named(lr, protocol) and _named(hr, protocol), aside=aside)
     cut = lambda u,side: from_uint8(middle(u[None], side))
-    frechet = Frechet((cut(large[i], 256) for i in seen[::max(1, len(seen)//100)]), device=t.acc.device)
+    frechet = Frechet((cut(large[i], 256) for i in seen), device=t.acc.device)
     t.val = Unseen(((f'{i}', cut(aside[i], 256//r.scale)) for i in held), frechet, r.scale)
     if val is not None: t.pairs = Pairs(items_of(val, r.dataset), r.scale, protocol)
     return t

@@ -124,9 +124,9 @@ class Unpaired:
 def _said(both, some, others):
     "The line about pictures in both sets: three of them, by name"
     name = lambda items,i: items[i] if isinstance(items[i], (str,Path)) else f'image {i}'
-    n = len({i for i,_ in both})
-    shown = ', '.join(f'{name(some,i)} as {name(others,j)}' for i,j in both[:3])
-    return f'{n} picture{"s are" if n>1 else " is"} in both sets, {shown}{" and so on" if len(both)>3 else ""}: leave {"them" if n>1 else "it"} out of one (in Python: `sisr.unpaired.apart`)'
+    pairs = list(dict.fromkeys((f'{name(some,i)}', f'{name(others,j)}') for i,j in both))     # a lone image is in `some` twice
+    n,shown = len({a for a,_ in pairs}),', '.join(f'{a} as {b}' for a,b in pairs[:3])
+    return f'{n} picture{"s are" if n>1 else " is"} in both sets, {shown}{" and so on" if len(pairs)>3 else ""}: leave {"them" if n>1 else "it"} out of one (in Python: `sisr.unpaired.apart`)'
 
 # %% ../nbs/04a_unpaired.ipynb #a75a6696
 def apart(lr:list,        # items of an `ImageSet`: files, arrays

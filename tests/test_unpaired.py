@@ -49,6 +49,13 @@ def test_the_same_file_is_found_where_there_is_nothing_to_compare(tmp_path):
     (tmp_path/'renamed.png').write_bytes((tmp_path/'1.png').read_bytes())
     assert twins(ImageSet([tmp_path/f'{i}.png' for i in range(3)]), ImageSet([tmp_path/'renamed.png'])) == [(1,0)]
 
+def test_a_lone_picture_is_counted_once(folders, tmp_path, capsys):
+    lr = tmp_path/'lr'; lr.mkdir()
+    (lr/'0.png').write_bytes((folders[0]/'0.png').read_bytes())
+    assert main(command((lr,samples()[0].parent), tmp_path/'run'))==1
+    err = capsys.readouterr().err
+    assert '1 picture is in both sets' in err and err.count('0.png')==1
+
 def test_what_is_too_small_is_left_out(folders, tmp_path, capsys):
     hr = tmp_path/'hr'; hr.mkdir()
     Image.new('RGB', (20,20), 'red').save(hr/'an icon.png')
