@@ -100,13 +100,13 @@ GROWN = (Recipe('photos-x8', 'any photographs, x8, grown from photos-x4, L1', 8,
                 (Stage('x2', 4000, 1e-3, scale=2), *_grown(4, 500, 4000), *_grown(8, 500, 4000))))
 
 # %% ../nbs/13_recipes.ipynb #b154e77b
-def _without(s, anchor, alone, both, settle):
+def _without(s, anchor, alone, both, settle, rate):
     "Ours: SR explains LR by construction, D sees the rest, the anchor goes on"
     pair = dict(l1=1., vgg=.1)
     only = lambda name,steps,rate,**kw: Stage(name, steps, rate, losses={}, **kw)
     texture = only('both', both, 1e-4, shape='decay', anchor=pair, rate_d=2e-4, adversary=.005, ramp=Ramp(1., by='frechet', patience=100))
     return Recipe(f'unsupervised-x{s}', f'small images, and large ones of other scenes, x{s}: no pairs', s, LEAN,
-        (only('anchor', anchor, 5e-4, anchor=pair), only('D alone', alone, 0, rate_d=2e-4, until=.8, shape='flat'),
+        (only('anchor', anchor, rate, anchor=pair), only('D alone', alone, 0, rate_d=2e-4, until=.8, shape='flat'),
          texture, replace(texture, name='settle', steps=settle, rate=1e-5, rate_d=2e-5, shape='flat')),
         patch=32*s, batch=16//s, adversary=dict(d='unet', arch=dict(width=32), detail=s, r1=.1), hard=True, ema=.998, look=100, unpaired=True)
 
@@ -117,7 +117,7 @@ def _without_2019(s, pixels, alone, both):
          Stage('both', both, 1e-4, shape='decay', losses=dict(mse=1., vgg_2019=.1), rate_d=1e-4, adversary=.001, ramp=Ramp(1.4, .05, by='frechet', blind=True))),
         patch=64, batch=8, adversary=SRGAN, ema=0., look=100, unpaired=True)
 
-ALONE = _without(2, 2000, 300, 900, 500),_without(4, 2000, 300, 900, 1000),_without_2019(4, 1500, 300, 2250)
+ALONE = _without(2, 2000, 300, 900, 500, 1e-3),_without(4, 2000, 300, 900, 1400, 5e-4),_without_2019(4, 1500, 300, 2250)
 
 # %% ../nbs/13_recipes.ipynb #05d55c51
 RECIPES = {r.name:r for r in (*PIXEL, *GROWN, *GANS, *ALONE, MNIST)}

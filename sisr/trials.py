@@ -7,23 +7,19 @@ from __future__ import annotations
 import json, sys
 from dataclasses import replace
 from pathlib import Path
-import numpy as np
-import torch
 from .images import from_uint8, image_files, to_pil
-from .resize import crop_to_multiple, downscale, pinv, upscale
+from .resize import crop_to_multiple
 from .metrics import Protocol, Pairs, evaluate
 from .degradations import Bicubic
-from .data import ImageSet, Patches, split_by_identity
+from .data import ImageSet, split_by_identity
 from .unpaired import apart
 from .determinism import seed_everything
-from .runs import accelerator
-from .adversary import Adversary
 from .recipes import FACES, Recipe, recipe
 from .training import fresh, provenance, trainer
-from .experiments import altered, fingerprint, kept, watched
+from .experiments import fingerprint, kept, watched
 
 # %% auto #0
-__all__ = ['OURS', 'TWO', 'THEIRS', 'TRIALS', 'SHIFTS', 'UNET', 'EYES', 'halves', 'trial', 'sets', 'ask', 'told_apart']
+__all__ = ['OURS', 'TWO', 'THEIRS', 'PHOTOS', 'TRIALS', 'halves', 'unwatched', 'trial', 'sets', 'ask']
 
 # %% ../nbs/13c_trials.ipynb #00f81c68
 def halves(files,                # of images; those of faces tell by name who is on them
@@ -44,34 +40,45 @@ def halves(files,                # of images; those of faces tell by name who is
     return lr, apart(lr, large, crop)
 
 # %% ../nbs/13c_trials.ipynb #76bb645b
-def _on_faces(name, **kw):
-    r = replace(recipe(name), **FACES, precision='bf16')
-    return replace(r, stages=(replace(r.stages[0], **kw), *r.stages[1:]))
+def _on_faces(name): return replace(recipe(name), **FACES, precision='bf16')
 
-OURS,TWO = (_on_faces(n, rate=1e-3) for n in ('unsupervised-x4','unsupervised-x2'))    # the anchor's rate when these were run; recipes have half of it since
-THEIRS = _on_faces('unsupervised-x4-2019')
-
-def _each(r, **kw): return replace(r, stages=tuple(replace(s, **kw) if s.rate else s for s in r.stages))   # in all stages in which G learns
+OURS,TWO,THEIRS = map(_on_faces, ('unsupervised-x4','unsupervised-x2','unsupervised-x4-2019'))
+PHOTOS = replace(recipe('unsupervised-x4'), flips=8, precision='bf16')
 
 def _told(s):
     "A stage in which G is told the truth instead: what the anchor does for (A y, y) is done for (y, x)"
     return replace(s, losses=s.anchor, anchor={}, ramp=s.ramp and replace(s.ramp, by='vgg_distance'))
 
+def _lonely(s):
+    "A stage without D"
+    return replace(s, rate_d=0., adversary=0., ramp=None)
+
+def _settled(r, steps): return replace(r, stages=tuple(replace(s, steps=steps) if s.name=='settle' else s for s in r.stages))
+
 TRIALS = {'ours':OURS, "the report's":THEIRS, 'ours, ×2':TWO,
           'with pairs, as long':replace(OURS, unpaired=False, stages=tuple(map(_told, OURS.stages))),
-          'photographs':replace(OURS, flips=8, protocol='standard'), 'photographs, half the rate':replace(recipe('unsupervised-x4'), flips=8, precision='bf16'), 'D sees photographs':replace(OURS, protocol='standard'),
-          'D sees whole images':altered(OURS, d=dict(detail=0)), 'SR explains LR by a loss':replace(_each(OURS, losses=dict(l1=1.)), hard=False),
-          'no anchor':replace(OURS, stages=tuple(replace(s, anchor={}) for s in OURS.stages[1:])),
-          'no R1':altered(OURS, d=dict(r1=0.)), 'no average':replace(OURS, ema=0.)}
+          'without D, as long':replace(OURS, stages=tuple(_lonely(s) for s in OURS.stages if s.rate)),
+          'photographs':_settled(PHOTOS, 1000), 'D sees photographs':replace(OURS, protocol='standard')}
+
 
 # %% ../nbs/13c_trials.ipynb #3f23422b
+def unwatched(images,  # of `evaluate`
+              watched  # files
+             )->dict:  # means over the others, and n, how many they are
+    "Scores of those images by which no curve was drawn"
+    watched = {Path(f).stem for f in watched}
+    rows = [i for i in images if Path(i['file']).stem not in watched]
+    keys = [k for k in (rows or [{}])[0] if k!='file']
+    return dict(n=len(rows), **{k:round(sum(i[k] for i in rows)/len(rows), 4) for k in keys})
+
+# %% ../nbs/13c_trials.ipynb #7c2450cf
 def trial(r:Recipe,   # without pairs; or with them, to compare
           seed:int,   # of everything random
           data,       # (LR, HR) of `halves`; a recipe with pairs uses HR alone
           val,        # HR files to measure on
           out,        # the run's folder
           protocol='' # to measure by; '': the recipe's
-         )->dict:     # variant, seed, steps, seconds, device, torch, the scores, and a short history; the network is out/model.safetensors
+         )->dict:     # variant, seed, steps, seconds, device, torch, the scores, those of the `rest`, and a short history; the network is out/model.safetensors
     "One training, measured"
     (lr,hr),r,val,p = data,replace(r, seed=seed),list(val),Protocol.named(protocol or r.protocol)
     seed_everything(seed)
@@ -81,10 +88,10 @@ def trial(r:Recipe,   # without pairs; or with them, to compare
     t.fit(r.stages, resume=True)
     came = provenance(r, t)
     t.export(**came)
-    scores = evaluate(t.shown, Pairs(val, r.scale, p, keep=False), device=t.acc.device)['mean']
+    whole = evaluate(t.shown, Pairs(val, r.scale, p, keep=False), device=t.acc.device)
     keys = ('step','stage','seconds','d_right','weight','decision','frechet','lr_psnr','psnr_y','st_lpips_alex')
-    return dict(variant=fingerprint(r), **{k:came[k] for k in ('seed','steps','kept','seconds','device','torch','precision')}, n=len(val), **scores,
-                history=[{k:h[k] for k in keys if k in h} for h in t.history])
+    return dict(variant=fingerprint(r), **{k:came[k] for k in ('seed','steps','kept','seconds','device','torch','precision')}, n=len(val), **whole['mean'],
+                rest=unwatched(whole['images'], val[::10]), history=[{k:h[k] for k in keys if k in h} for h in t.history])
 
 # %% ../nbs/13c_trials.ipynb #57d2473d
 def sets(name:str, # a key of TRIALS
@@ -113,37 +120,6 @@ def ask(path,             # a .jsonl file; a trial that it holds is not repeated
             given,val,protocol = sets(name, data, f'{folder}/{name.replace("/","-")}/lr')
             row = dict(trial=name, **trial(TRIALS[name], seed, given, val, f'{folder}/{name.replace("/","-")}/{seed}', protocol))
             with open(path, 'ab', buffering=0) as f: f.write((json.dumps(row)+'\n').encode())    # one write: two processes may share the file
-
-# %% ../nbs/13c_trials.ipynb #16b5b9a5
-def _part(x, down=0): return x[..., 8+down:120+down, 8:120]        # of a face of 128 x 128
-def _warmer(x): return (x+torch.tensor([8,0,-8.], device=x.device).view(3,1,1)/127.5).clamp(-1,1)
-
-SHIFTS = {'nothing':_part, 'cut 8 pixels lower':lambda x: _part(x, 8), 'warmer by 8 levels of 255':lambda x: _part(_warmer(x)),
-          'SR by bicubic, ×4':lambda x: _part(upscale(downscale(x,4),4).clamp(-1,1)), 'SR by A⁺y, ×4':lambda x: _part(pinv(downscale(x,4),4).clamp(-1,1))}
-UNET = dict(d='unet', arch=dict(width=32), replay=0)
-EYES = {"SRGAN's, whole images":(dict(d='srgan', arch=dict(size=112, width=32), replay=0), 112), "SRGAN's, patches":(dict(d='srgan', arch=dict(size=64, width=32), replay=0), 64),
-        'U-Net, patches':(UNET, 64), 'U-Net, patches of what LR cannot say':({**UNET,'detail':4}, 64)}
-
-# %% ../nbs/13c_trials.ipynb #9a74e2ba
-def _window(x, side, rng):
-    "The same random square of a whole batch, on the grid of LR"
-    y,l = (4*int(rng.integers((n-side)//4+1)) for n in x.shape[-2:])
-    return x[..., y:y+side, l:l+side]
-
-def told_apart(real,           # HR files of some people
-               other,          # the same of others
-               eyes:str,       # a key of EYES: which D, and what it sees
-               shift:str,      # a key of SHIFTS: what is done to the others
-               steps:int=400,  # of D, on eight images each; the last quarter counts
-               seed:int=0)->float: # share of the images that D puts into the right set
-    "How well D tells two sets of faces apart when only this is different"
-    kw,side = EYES[eyes]
-    seed_everything(seed)
-    d,rng,face = Adversary(**kw).join(accelerator('bf16')),np.random.default_rng(seed),Protocol.named('faces128')
-    a,b = (Patches(ImageSet(x, face), 128, 8, seed+i, 2) for i,x in enumerate((real,other)))
-    seen = lambda u,how: _window(how(from_uint8(u).to(d.acc.device)), side, rng)
-    right = [d.learn(seen(a[k], _part), seen(b[k], SHIFTS[shift]), 2e-4)['d_right'] for k in range(steps)]
-    return float(torch.stack(right[-max(1, steps//4):]).mean())
 
 # %% ../nbs/13c_trials.ipynb #674fd10a
 #| eval: false
