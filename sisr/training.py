@@ -141,7 +141,7 @@ def _large_enough(images, side, what, most=100):
 def _unpaired(r, g, lr, hr, protocol, out, val, common):
     "LR images of some scenes, HR images of others"
     lr = _usable(lr, r.gray)
-    if (a := _area(lr, r.gray))>=(b := _area(hr, r.gray)): warnings.warn(f'LR images are as large as HR images ({a:,.0f} and {b:,.0f} pixels): are --lr and --hr swapped?', SisrWarning)
+    if (a := _area(lr, r.gray))>(b := _area(hr, r.gray)): warnings.warn(f'LR images are larger than HR images ({a:,.0f} and {b:,.0f} pixels): are --lr and --hr swapped?', SisrWarning)
     fit,held = holdout(lr, people=_named(lr, protocol))
     small,large = (ImageSet(x, p, gray=r.gray) for x,p in ((fit,None),(hr,protocol if protocol.crop else None)))
     aside = ImageSet(held, gray=r.gray)

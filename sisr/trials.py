@@ -19,7 +19,7 @@ from .training import fresh, provenance, trainer
 from .experiments import fingerprint, kept, watched
 
 # %% auto #0
-__all__ = ['OURS', 'TWO', 'THEIRS', 'PHOTOS', 'TRIALS', 'halves', 'unwatched', 'trial', 'sets', 'ask']
+__all__ = ['OURS', 'TWO', 'ANY', 'THEIRS', 'TRIALS', 'halves', 'unwatched', 'trial', 'moments', 'sets', 'ask']
 
 # %% ../nbs/13c_trials.ipynb #00f81c68
 def halves(files,                # of images; those of faces tell by name who is on them
@@ -40,10 +40,8 @@ def halves(files,                # of images; those of faces tell by name who is
     return lr, apart(lr, large, crop)
 
 # %% ../nbs/13c_trials.ipynb #76bb645b
-def _on_faces(name): return replace(recipe(name), **FACES, precision='bf16')
-
-OURS,TWO,THEIRS = map(_on_faces, ('unsupervised-x4','unsupervised-x2','unsupervised-x4-2019'))
-PHOTOS = replace(recipe('unsupervised-x4'), flips=8, precision='bf16')
+OURS,TWO,ANY = (replace(recipe(n), precision='bf16') for n in ('faces-x4-unsupervised','faces-x2-unsupervised','unsupervised-x4'))
+THEIRS = replace(recipe('unsupervised-x4-2019'), **FACES, precision='bf16')
 
 def _told(s):
     "A stage in which G is told the truth instead: what the anchor does for (A y, y) is done for (y, x)"
@@ -55,10 +53,10 @@ def _lonely(s):
 
 def _settled(r, steps): return replace(r, stages=tuple(replace(s, steps=steps) if s.name=='settle' else s for s in r.stages))
 
-TRIALS = {'ours':OURS, "the report's":THEIRS, 'ours, ×2':TWO,
+TRIALS = {'ours':OURS, "the report's":THEIRS, 'ours, ×2':TWO, 'ours, as for any images':replace(ANY, **FACES),
           'with pairs, as long':replace(OURS, unpaired=False, stages=tuple(map(_told, OURS.stages))),
           'without D, as long':replace(OURS, stages=tuple(_lonely(s) for s in OURS.stages if s.rate)),
-          'photographs':_settled(PHOTOS, 1000), 'D sees photographs':replace(OURS, protocol='standard')}
+          'photographs':_settled(replace(ANY, flips=8), 1000), 'D sees photographs':replace(OURS, protocol='standard')}
 
 
 # %% ../nbs/13c_trials.ipynb #3f23422b
@@ -92,6 +90,16 @@ def trial(r:Recipe,   # without pairs; or with them, to compare
     keys = ('step','stage','seconds','d_right','weight','decision','frechet','lr_psnr','psnr_y','st_lpips_alex')
     return dict(variant=fingerprint(r), **{k:came[k] for k in ('seed','steps','kept','seconds','device','torch','precision')}, n=len(val), **whole['mean'],
                 rest=unwatched(whole['images'], val[::10]), history=[{k:h[k] for k in keys if k in h} for h in t.history])
+
+# %% ../nbs/13c_trials.ipynb #9c6c1782
+def moments(history, # of a run
+            n:int=5  # how many
+           )->list:  # steps that were looked at
+    "As D comes in, at the end, and evenly between"
+    looks = sorted({h['step'] for h in history if 'frechet' in h})
+    began = next(h['step'] for h in history if h.get('decision')=='begun')
+    looks = [k for k in looks if k>=began]
+    return [looks[round(i*(len(looks)-1)/(n-1))] for i in range(n)]
 
 # %% ../nbs/13c_trials.ipynb #57d2473d
 def sets(name:str, # a key of TRIALS

@@ -43,6 +43,15 @@ def test_the_same_picture_in_both_is_refused(folders, tmp_path, capsys, copy):
     err = capsys.readouterr().err
     assert 'in both sets' in err and '1.png' in err and len(err.strip().splitlines())==1
 
+def test_the_same_folder_twice_is_refused_in_one_line(folders, tmp_path, capsys):
+    assert main(command((folders[1],folders[1]), tmp_path/'run'))==1
+    err = capsys.readouterr().err
+    assert '4 pictures are in both sets' in err and len(err.strip().splitlines())==1
+
+def test_swapped_folders_are_noticed(folders, tmp_path, capsys):
+    assert main(command(folders[::-1], tmp_path/'run'))==0
+    assert 'are --lr and --hr swapped?' in capsys.readouterr().err
+
 def test_the_same_file_is_found_where_there_is_nothing_to_compare(tmp_path):
     g = torch.Generator().manual_seed(0)
     for i in range(3): to_pil(torch.rand(1,3,256,256, generator=g)*2-1).save(tmp_path/f'{i}.png')
