@@ -37,10 +37,10 @@ def film(runs, to, side=128):
     sheet.save(to, quality=92)
 
 def states(run):
-    "The network from before D, which was chosen, and the average at the last checkpoint"
+    "The network from before D, which was chosen, and the average shortly before the end: at the very end the run went back"
     chosen = load_model(run/'model.safetensors')
     last = type(chosen)(**{**chosen.arch, 'sn': False}).eval()
-    last.load_state_dict(torch.load(max(run.glob('*.pt')), weights_only=False)['ema'])
+    last.load_state_dict(torch.load(sorted(run.glob('*.pt'))[-2], weights_only=True)['ema'])
     return {'before D': chosen, 'with D': last}
 
 @torch.no_grad()
