@@ -54,7 +54,7 @@ def told_apart(real,           # HR files of some people
                other,          # the same of others
                eyes:str,       # a key of EYES: which D, and what it sees
                shift:str,      # a key of SHIFTS: what is done to the others
-               steps:int=400,  # of D, on eight images each
+               steps:int=300,  # of D, on eight images each
                seed:int=0,
                asked:int=128   # images of each set that D is asked about, and never learns from
               )->float:        # AUC over them
@@ -76,7 +76,7 @@ def _scores(d, x):
 # %% ../nbs/13d_shortcuts.ipynb #7aabf91a
 def ask(path,          # a .jsonl file
         data,          # a folder that holds faces/train
-        steps:int=400, # of each D
+        steps:int=300, # of each D
         seed:int=0,
         asked:int=128, # as for `told_apart`
         eyes=None):    # keys of EYES; None: all
