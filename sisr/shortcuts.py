@@ -13,21 +13,21 @@ from torch.nn.utils import parametrize
 from .images import from_uint8, image_files
 from .resize import downscale, pinv
 from .metrics import Protocol
-from .data import ImageSet, Patches, split_by_identity
+from .data import ImageSet, Patches, identities, split_by_identity
 from .determinism import seed_everything
 from .runs import accelerator
 from .adversary import Adversary
 from .experiments import kept
 
 # %% auto #0
-__all__ = ['SHIFTS', 'EYES', 'auc', 'told_apart', 'ask']
+__all__ = ['SHIFTS', 'EYES', 'auc', 'told_apart', 'people_apart', 'ask']
 
 # %% ../nbs/13d_shortcuts.ipynb #29184223
 def _part(x, down=0): return x[..., 8+down:120+down, 8:120]        # of a face of 128 x 128
 def _warmer(x): return (x+torch.tensor([8,0,-8.], device=x.device).view(3,1,1)/127.5).clamp(-1,1)
 
 SHIFTS = {'nothing':_part, 'cut 8 pixels lower':lambda x: _part(x, 8), 'warmer by 8 levels of 255':lambda x: _part(_warmer(x)),
-          'SR by A⁺y, ×4':lambda x: _part(pinv(downscale(x,4),4).clamp(-1,1))}
+          'SR by A⁺y, ×4':lambda x: pinv(downscale(_part(x), 4), 4)}
 
 # %% ../nbs/13d_shortcuts.ipynb #f041cb7f
 def _srgan(size): return dict(d='srgan', arch=dict(size=size, width=32), replay=0),size
@@ -50,44 +50,51 @@ def _window(x, side, rng):
     y,l = (4*int(rng.integers((n-side)//4+1)) for n in x.shape[-2:])
     return x[..., y:y+side, l:l+side]
 
-def told_apart(real,           # HR files of some people
-               other,          # the same of others
+def told_apart(learnt,         # two lists of HR faces: of some people, and of others
+               asked,          # the same of more people, whom D never learns from
                eyes:str,       # a key of EYES: which D, and what it sees
                shift:str,      # a key of SHIFTS: what is done to the others
                steps:int=300,  # of D, on eight images each
-               seed:int=0,
-               asked:int=128   # images of each set that D is asked about, and never learns from
-              )->float:        # AUC over them
+               seed:int=0)->float: # AUC over all that is asked
     "How well D tells two sets of faces apart when only this is different"
     kw,side = EYES[eyes]
     seed_everything(seed)
     d,rng,face,hows = Adversary(**kw).join(accelerator('bf16')),np.random.default_rng(seed),Protocol.named('faces128'),(_part, SHIFTS[shift])
     def seen(u, how): return _window(how(from_uint8(u).to(d.acc.device)), side, rng)
-    learnt = [Patches(ImageSet(x[:-asked], face), 128, 8, seed+i, 2) for i,x in enumerate((real,other))]
-    for k in range(steps): d.learn(*(seen(x[k], how) for x,how in zip(learnt,hows)), 2e-4)
-    fresh = [torch.stack([*ImageSet(x[-asked:], face)]) for x in (real,other)]
+    sets = [Patches(ImageSet(x, face), 128, 8, seed+i, 2) for i,x in enumerate(learnt)]
+    for k in range(steps): d.learn(*(seen(x[k], how) for x,how in zip(sets,hows)), 2e-4)
+    fresh = [torch.stack([*ImageSet(x, face)])[rng.permutation(len(x))] for x in asked]
     with torch.no_grad(), d.acc.autocast(), parametrize.cached():  # the same weights for both: spectral norm goes on with every pass
         return auc(*(torch.cat([_scores(d, seen(u, how)) for u in x.split(8)]) for x,how in zip(fresh,hows)))
 
 def _scores(d, x):
-    "D's verdicts on images: (N,)"
+    "D's verdicts on images of one set, eight at a time and batch norm by these eight, as G gets them in training: (N,)"
     return d.d(d.view(x)).float().reshape(len(x), -1).mean(1)
 
 # %% ../nbs/13d_shortcuts.ipynb #7aabf91a
+def people_apart(files,       # of faces
+                 every:int=8  # one person of so many goes to the second list
+                )->tuple:     # two lists
+    "Faces parted by person"
+    who = identities(files)
+    some = {*sorted({*who.values()})[::every]}
+    return [f for f in files if who[f] not in some],[f for f in files if who[f] in some]
+
 def ask(path,          # a .jsonl file
         data,          # a folder that holds faces/train
         steps:int=300, # of each D
         seed:int=0,
-        asked:int=128, # as for `told_apart`
+        every:int=8,   # as for `people_apart`
         eyes=None):    # keys of EYES; None: all
     "Ask what is not known yet"
-    sets = split_by_identity(image_files(Path(data)/'faces'/'train'), .5)
-    known = {(r['eyes'],r['shift'],r['steps'],r['seed']) for r in kept(path)}
+    learnt,asked = zip(*(people_apart(x, every) for x in split_by_identity(image_files(Path(data)/'faces'/'train'), .5)))
+    known = {(r['eyes'],r['shift'],r['steps'],r['seed'],r['every']) for r in kept(path)}
     for e,shift in ((e,s) for e in eyes or EYES for s in SHIFTS):
-        if (e,shift,steps,seed) in known: continue
-        row = dict(eyes=e, shift=shift, auc=round(told_apart(*sets, e, shift, steps, seed, asked), 4), steps=steps, seed=seed, asked=asked,
+        if (e,shift,steps,seed,every) in known: continue
+        row = dict(eyes=e, shift=shift, auc=round(told_apart(learnt, asked, e, shift, steps, seed), 4), steps=steps, seed=seed, every=every,
+                   people=[len({*identities(x).values()}) for x in asked], images=[len(x) for x in asked],
                    device=torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU', torch=torch.__version__)
-        with open(path, 'a') as f: f.write(json.dumps(row)+'\n')
+        with open(path, 'ab', buffering=0) as f: f.write((json.dumps(row)+'\n').encode())
 
 # %% ../nbs/13d_shortcuts.ipynb #5e0bb784
 #| eval: false
