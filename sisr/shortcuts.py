@@ -20,7 +20,7 @@ from .adversary import Adversary
 from .experiments import kept
 
 # %% auto #0
-__all__ = ['SHIFTS', 'EYES', 'auc', 'told_apart', 'people_apart', 'ask']
+__all__ = ['SHIFTS', 'EYES', 'auc', 'told_apart', 'ask']
 
 # %% ../nbs/13d_shortcuts.ipynb #29184223
 def _part(x, down=0): return x[..., 8+down:120+down, 8:120]        # of a face of 128 x 128
@@ -72,26 +72,20 @@ def _scores(d, x):
     return d.d(d.view(x)).float().reshape(len(x), -1).mean(1)
 
 # %% ../nbs/13d_shortcuts.ipynb #7aabf91a
-def people_apart(files,       # of faces
-                 every:int=8  # one person of so many goes to the second list
-                )->tuple:     # two lists
-    "Faces parted by person"
-    who = identities(files)
-    some = {*sorted({*who.values()})[::every]}
-    return [f for f in files if who[f] not in some],[f for f in files if who[f] in some]
-
 def ask(path,          # a .jsonl file
         data,          # a folder that holds faces/train
         steps:int=300, # of each D
         seed:int=0,
-        every:int=8,   # as for `people_apart`
+        aside:float=.125, # share of the people of each set that D is asked about
         eyes=None):    # keys of EYES; None: all
     "Ask what is not known yet"
-    learnt,asked = zip(*(people_apart(x, every) for x in split_by_identity(image_files(Path(data)/'faces'/'train'), .5)))
-    known = {(r['eyes'],r['shift'],r['steps'],r['seed'],r['every']) for r in kept(path)}
+    faces = image_files(Path(data)/'faces'/'train')
+    who = identities(faces)
+    learnt,asked = zip(*(split_by_identity(x, aside, lambda f: ('asked', who[f])) for x in split_by_identity(faces, .5)))   # another name: another draw
+    known = {(r['eyes'],r['shift'],r['steps'],r['seed'],r['aside']) for r in kept(path)}
     for e,shift in ((e,s) for e in eyes or EYES for s in SHIFTS):
-        if (e,shift,steps,seed,every) in known: continue
-        row = dict(eyes=e, shift=shift, auc=round(told_apart(learnt, asked, e, shift, steps, seed), 4), steps=steps, seed=seed, every=every,
+        if (e,shift,steps,seed,aside) in known: continue
+        row = dict(eyes=e, shift=shift, auc=round(told_apart(learnt, asked, e, shift, steps, seed), 4), steps=steps, seed=seed, aside=aside,
                    people=[len({*identities(x).values()}) for x in asked], images=[len(x) for x in asked],
                    device=torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU', torch=torch.__version__)
         with open(path, 'ab', buffering=0) as f: f.write((json.dumps(row)+'\n').encode())
