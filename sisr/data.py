@@ -4,7 +4,7 @@
 
 # %% ../nbs/04_data.ipynb #c7440495
 from __future__ import annotations
-import gzip, hashlib, queue, threading, time, warnings
+import gzip, hashlib, queue, re, threading, time, warnings
 from pathlib import Path
 import numpy as np
 import torch
@@ -212,18 +212,20 @@ def celeba_list(folder,   # of the images; lists lie there, or up to two folders
 
 # %% ../nbs/04_data.ipynb #9dd06fdd
 def identities(files # paths of faces
-              )->dict: # path -> name of the person
-    "Who is on each picture: by CelebA's list, else the name's part before _"
-    people = celeba_list(Path(files[0]).parent, 'identity_CelebA') if files else {}
-    return {f: people.get(Path(f).name) or Path(f).stem.split('_')[0] for f in files}
+              )->dict: # path -> name of the person, or None
+    "Who is on each picture: by CelebA's list beside any of them, whatever their kind, else by the number before _; None where neither tells"
+    lists = [celeba_list(d, 'identity_CelebA') for d in dict.fromkeys(Path(f).parent for f in files)]
+    people = {Path(name).stem:who for l in lists for name,who in l.items()}
+    def who(stem): return people.get(stem) or (re.match(r'(\d+)_', stem) or [0,None])[1]
+    return {f: who(Path(f).stem) for f in files}
 
 def split_by_identity(files,            # paths
                       val:float=.1,     # share of people, not of images
                       identity=None     # path -> name of the person; None: `identities`
                      )->tuple:          # (train, val), two lists of paths
-    "Part faces so that nobody is in both halves; who goes where depends on the person's name alone"
+    "Part faces so that nobody is in both halves; who goes where depends on the person's name alone, or on the file's, where it tells nothing of people"
     identity = identity or identities(files).get
-    draw = lambda f: int(hashlib.sha256(str(identity(f)).encode()).hexdigest()[:8], 16)/16**8
+    draw = lambda f: int(hashlib.sha256(str(identity(f) or Path(f).stem).encode()).hexdigest()[:8], 16)/16**8
     return [f for f in files if draw(f)>=val],[f for f in files if draw(f)<val]
 
 # %% ../nbs/04_data.ipynb #4c560cee

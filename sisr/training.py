@@ -37,10 +37,10 @@ def holdout(items,             # files or arrays
             people:bool=False  # part by identity? (see `split_by_identity`)
            )->tuple:           # (train, val); a single image serves as both
     "Keep a few images aside for validation, a tenth at most"
-    name = identities(items) if people else {}
-    for share in (min(.1, 1.5*most/len({*name.values()})),.2,.4,.6) if people else ():   # a larger one where there are few people
+    name = {f:who for f,who in identities(items).items() if who} if people else {}
+    for share in (min(.1, 1.5*most/len({*name.values()})),.2,.4,.6) if name else ():   # a larger one where there are few people
         fit,held = split_by_identity(items, share)
-        one_each = {name[f]:f for f in reversed(held)}             # as many people as can be
+        one_each = {name.get(f,f):f for f in reversed(held)}             # as many people as can be
         if fit and held: return fit, sorted([*one_each.values(), *(f for f in held if f not in one_each.values())][:most])
     n = min(most, len(items)//10) or min(1, len(items)-1)
     if not n: warnings.warn('one image only: it is validated on what it has learnt by heart', SisrWarning); return items, items

@@ -114,12 +114,20 @@ class Unpaired:
         large,before,both = Gallery(hr.images),0,[]
         for s in small: both += [(before+i,j) for i,j in _same(s, hr.images, large)]; before += len(s)
         if both: raise SisrError(_said(both, some, others))
-        if people and (same := {*identities(some).values()} & {*identities(others).values()}):
-            raise SisrError(f'{len(same)} people are in both sets, as {min(same)}: part them by `split_by_identity`')
+        if people: _strangers(some, others)
         stems = [{Path(x).stem for x in items if isinstance(x, (str,Path))} for items in (some,others)]
         if same := stems[0]&stems[1]: warnings.warn(f'{len(same)} names are in both sets, {min(same)} is one; they show different pictures, as far as can be seen', SisrWarning)
 
     def __getitem__(self, k:int)->tuple: return self.lr[k],self.hr[k]
+
+def _strangers(some, others):
+    "No person may be on both sides, as far as names tell"
+    who = identities([*some,*others])                              # asked at once: a list that lies beside one side names both
+    a,b = ({who[f]:f for f in files} for files in (some,others))
+    if same := sorted(a.keys() & b.keys() - {None}):
+        raise SisrError(f'{len(same)} {"people are" if len(same)>1 else "person is"} in both sets, {a[same[0]]} and {b[same[0]]} are {same[0]}: '
+                        'leave their pictures out of one (in Python: `sisr.data.split_by_identity`)')
+    if None in a or None in b: warnings.warn('the names of the files do not tell who is on them: that nobody is in both sets is for you to know', SisrWarning)
 
 def _said(both, some, others):
     "The line about pictures in both sets: three of them, by name"

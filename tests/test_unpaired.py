@@ -4,10 +4,10 @@ import pytest, torch
 from PIL import Image
 from safetensors.torch import load_file
 from sisr.cli import main
-from sisr.data import ImageSet
-from sisr.images import samples, to_pil, to_tensor
+from sisr.data import ImageSet, Patches
+from sisr.images import SisrError, SisrWarning, samples, to_pil, to_tensor
 from sisr.resize import crop_to_multiple, downscale
-from sisr.unpaired import twins
+from sisr.unpaired import Unpaired, twins
 
 TINY = '--quick --set steps=40 patch=32 batch=4 width=8 blocks=1'.split()
 
@@ -84,6 +84,27 @@ def test_people_in_both_are_refused(tmp_path, capsys):
             to_pil(downscale(img[...,:128,:128],4).clamp(-1,1) if folder is lr else img).save(folder/f'{i}_{f.stem}.png')
     assert main(command((lr,hr), tmp_path/'run', 'protocol=faces128'))==1
     assert '3 people are in both sets' in capsys.readouterr().err
+
+def faces(folder, names, seed):
+    "Noise as large as a picture of CelebA, or as small as LR of one"
+    folder.mkdir()
+    g = torch.Generator().manual_seed(seed)
+    for n in names: to_pil(torch.rand(1,3,*((32,32) if n.endswith('png') else (218,178)), generator=g)*2-1).save(folder/n)
+    return [*sorted(folder.iterdir())]
+
+def together(lr, hr): return Unpaired(Patches(ImageSet(lr), 8, 1), Patches(ImageSet(hr), 32, 1), people=True)
+
+@pytest.mark.parametrize('where', ['small','large'])
+def test_people_of_celebas_list_in_both_are_refused(tmp_path, where):
+    "Other pictures of the same two people; LR are PNG, and the list lies beside one side only"
+    lr,hr = faces(tmp_path/'small', ['000001.png','000002.png'], 0),faces(tmp_path/'large', ['000003.jpg','000004.jpg'], 1)
+    together(lr, hr)
+    (tmp_path/where/'identity_CelebA.txt').write_text('000001.jpg 7\n000002.jpg 8\n000003.jpg 8\n000004.jpg 9\n')
+    with pytest.raises(SisrError, match='1 person is in both sets, .*000002.png and .*000003.jpg are 8'): together(lr, hr)
+
+def test_names_that_tell_nothing_of_people_are_no_proof(tmp_path):
+    with pytest.warns(SisrWarning, match='do not tell who'):
+        together(faces(tmp_path/'a', ['IMG_0001.png','00000.png'], 0), faces(tmp_path/'b', ['IMG_0002.jpg','00000.jpg'], 1))
 
 def test_different_pictures_are_far_apart():
     assert not [(i,j) for i,j in twins(ImageSet(samples()), ImageSet(samples())) if i!=j]
