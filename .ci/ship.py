@@ -23,6 +23,9 @@ def rows(name, file, data, protocol):
 def main(name, run):
     data, source, goal = os.environ['SISR_DATA'], Path(run)/'model.safetensors', ROOT/'sisr'/'weights'/f'{name}.safetensors'
     net = load_model(source)
+    known = load_model(goal).info if goal.exists() else {}
+    for k in ('licence','note'): net.info.setdefault(k, known.get(k))   # what a run does not know, of the network that it replaces
+    if not all(net.info[k] for k in ('licence','note')): sys.exit(f'{name} is new: write licence and note into the header of {source}')
     table, versions = zip(*rows(name, source, data, net.info['protocol']))
     save_model(net, goal, numbers={r['set']: round(r['psnr_y'], 2) for r in table})
     history = [json.loads(l) for l in open(Path(run)/'history.jsonl')]

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json, sys
 from dataclasses import replace
 from pathlib import Path
-from .images import from_uint8, image_files, to_pil
+from .images import SisrError, from_uint8, image_files, to_pil
 from .resize import crop_to_multiple
 from .metrics import Protocol, Pairs, evaluate
 from .degradations import Bicubic
@@ -51,12 +51,14 @@ def _lonely(s):
     "A stage without D"
     return replace(s, rate_d=0., adversary=0., ramp=None)
 
-def _settled(r, steps): return replace(r, stages=tuple(replace(s, steps=steps) if s.name=='settle' else s for s in r.stages))
+def _settled(r, steps):
+    "The recipe as it was when photographs were tried"
+    return replace(r, stages=tuple(replace(s, steps=steps) if s.name=='settle' else s for s in r.stages))
 
 TRIALS = {'ours':OURS, "the report's":THEIRS, 'ours, ×2':TWO, 'ours, as for any images':replace(ANY, **FACES),
           'with pairs, as long':replace(OURS, unpaired=False, stages=tuple(map(_told, OURS.stages))),
           'without D, as long':replace(OURS, stages=tuple(_lonely(s) for s in OURS.stages if s.rate)),
-          'photographs':_settled(replace(ANY, flips=8), 1000), 'D sees photographs':replace(OURS, protocol='standard')}
+          'photographs':_settled(ANY, 1000), 'D sees photographs':replace(OURS, protocol='standard')}
 
 
 # %% ../nbs/13c_trials.ipynb #3f23422b
@@ -81,7 +83,7 @@ def trial(r:Recipe,   # without pairs; or with them, to compare
     (lr,hr),r,val,p = data,replace(r, seed=seed),list(val),Protocol.named(protocol or r.protocol)
     seed_everything(seed)
     t = trainer(r, fresh(r), hr, out, lr=lr if r.unpaired else None, show=False)
-    if r.unpaired: t.pairs = Pairs(val[::10] or val, r.scale, p)
+    if r.unpaired: t.pairs = Pairs(val[::10], r.scale, p)
     watched(t)
     t.fit(r.stages, resume=True)
     came = provenance(r, t)
@@ -93,11 +95,11 @@ def trial(r:Recipe,   # without pairs; or with them, to compare
 
 # %% ../nbs/13c_trials.ipynb #9c6c1782
 def moments(history, # of a run
-            n:int=5  # how many
+            n:int=5  # how many, 2 or more
            )->list:  # steps that were looked at
-    "As D comes in, at the end, and evenly between"
+    "As D comes in (or from the start, where it never does), at the end, and evenly between"
     looks = sorted({h['step'] for h in history if 'frechet' in h})
-    began = next(h['step'] for h in history if h.get('decision')=='begun')
+    began = next((h['step'] for h in history if h.get('decision')=='begun'), 0)
     looks = [k for k in looks if k>=began]
     return [looks[round(i*(len(looks)-1)/(n-1))] for i in range(n)]
 
@@ -121,6 +123,7 @@ def ask(path,             # a .jsonl file; a trial that it holds is not repeated
         folder,           # for LR and runs; what was stopped goes on
         seeds=(0,1,2), names=None):
     "Run what is missing"
+    if strange := [n for n in names or () if n not in TRIALS]: raise SisrError(f'no trial is called {strange[0]}: there are {", ".join(TRIALS)}')
     for name in names or TRIALS:
         for seed in seeds:
             done = [k for k in kept(path) if (k['trial'],k['seed'])==(name,seed)]
