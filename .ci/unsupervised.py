@@ -37,18 +37,18 @@ def film(runs, to, side=128):
     sheet.save(to, quality=92)
 
 def states(run):
-    "The network from before D, which was chosen, and the average shortly before the end: at the very end the run went back"
+    "The network from before D, which was chosen, and what settling with D had made of it when the run went back to it for good"
     chosen = load_model(run/'model.safetensors')
     last = type(chosen)(**{**chosen.arch, 'sn': False}).eval()
     last.load_state_dict(torch.load(sorted(run.glob('*.pt'))[-2], weights_only=True)['ema'])
-    return {'before D': chosen, 'with D': last}
+    return {'before D': chosen, 'settled with D': last}
 
 @torch.no_grad()
 def judged(runs, to, seeds=(0,1,2), layers=('conv2_2','conv3_4','conv4_4','conv5_4')):
     "Both states of each run on photographs, by the Frechet distance of several layers, and by pairs"
     (lr, hr), test, p = sets('photographs', os.environ['SISR_DATA'], runs/'photographs'/'lr')
     nets, rows = {(s, k): n for s in seeds for k, n in states(runs/'photographs'/str(s)).items()}, {}
-    t = trainer(TRIALS['photographs'], nets[seeds[0],'with D'], hr, runs/'judged', lr=lr, show=False)
+    t = trainer(TRIALS['photographs'], nets[seeds[0],'settled with D'], hr, runs/'judged', lr=lr, show=False)
     aside = [x for _, x in t.val.lrs]
     real = [x for x in (from_uint8(middle(u[None], 256)) for u in ImageSet(hr[::2]) if min(u.shape[-2:])>=256)]
     for key, net in nets.items():
@@ -59,11 +59,18 @@ def judged(runs, to, seeds=(0,1,2), layers=('conv2_2','conv3_4','conv4_4','conv5
         for row, srs in rows.values(): row['frechet'][layer] = round(f(srs), 4)
     to.write_text(json.dumps([row for row, _ in rows.values()], indent=1)+'\n')
 
+@torch.no_grad()
+def paired(run, to):
+    "With pairs the rule kept the state from before D too: what it was worth, and what settling with D made of it, on faces/val"
+    _, test, p = sets('with pairs, as long', os.environ['SISR_DATA'], run.parent/'lr')
+    to.write_text(json.dumps({k: evaluate(lambda x: consistent(net(x), x), test, 4, p)['mean'] for k, net in states(run).items()}, indent=1)+'\n')
+
 def main(runs):
     runs = Path(runs)
     theirs, ours = runs/"the report's"/'2', runs/'ours'/'0'
     people(theirs/'model.safetensors', RESULTS/'unsupervised-2019.png')
     film((theirs, ours), RESULTS/'unsupervised-film.jpg')
+    paired(runs/'with pairs, as long'/'0', RESULTS/'unsupervised-paired.json')
     judged(runs, RESULTS/'unsupervised-states.json')
     save_model(load_model(runs/'photographs'/'0'/'model.safetensors'), RESULTS/'unsupervised-photos.safetensors')
     ship.main('faces-x4-unsupervised', ours)
