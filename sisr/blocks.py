@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 # %% auto #0
-__all__ = ['conv', 'SpectralLinear', 'activation', 'ResBlock', 'DenseBlock', 'RRDB', 'icnr_', 'UpStage', 'DiscBlock']
+__all__ = ['conv', 'SpectralLinear', 'activation', 'ResBlock', 'DenseBlock', 'RRDB', 'icnr_', 'Shuffle', 'UpStage', 'DiscBlock']
 
 # %% ../nbs/05_blocks.ipynb #15b1c341
 def conv(ni:int,         # channels in
@@ -103,6 +103,15 @@ def icnr_(c:nn.Conv2d,  # a convolution followed by PixelShuffle(s)
         if c.bias is not None: c.bias.copy_(c.bias[::s*s].repeat_interleave(s*s))
 
 # %% ../nbs/05_blocks.ipynb #1ff87310
+class Shuffle(nn.PixelShuffle):
+    "PixelShuffle that keeps a GPU's channels last, as the next convolution wants them"
+    def forward(self, x): return self.channels_last(x) if x.is_cuda and x.is_contiguous(memory_format=torch.channels_last) else super().forward(x)
+
+    def channels_last(self, x):                                # (N,s*s*c,H,W) -> (N,c,s*H,s*W), copied once
+        (n,c,h,w),s = x.shape,self.upscale_factor
+        x = x.permute(0,2,3,1).view(n, h, w, c//s**2, s, s)    # (N,H,W,c,s,s): which row and column inside a pixel
+        return x.permute(0,1,4,2,5,3).reshape(n, s*h, s*w, c//s**2).permute(0,3,1,2)
+
 class UpStage(nn.Sequential):
     "One x2 stage: convolution to four times the channels, PixelShuffle, activation"
     def __init__(self,
@@ -112,7 +121,7 @@ class UpStage(nn.Sequential):
                  sn:bool=False):     # spectral normalisation?
         c = conv(ni, 4*no)
         if not faithful: icnr_(c)
-        super().__init__(spectral_norm(c) if sn else c, nn.PixelShuffle(2), activation(faithful))
+        super().__init__(spectral_norm(c) if sn else c, Shuffle(2), activation(faithful))
 
 # %% ../nbs/05_blocks.ipynb #28ca2235
 class DiscBlock(nn.Sequential):

@@ -5,6 +5,7 @@
 # %% ../nbs/04_data.ipynb #c7440495
 from __future__ import annotations
 import gzip, hashlib, queue, re, threading, time, warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import numpy as np
 import torch
@@ -77,14 +78,24 @@ class Patches:
                  flips:int=8):      # 8 all squares, 2 left and right only (faces), 1 none
         self.images,self.size,self.batch,self.seed,self.flips = images,size,batch,seed,flips
         self._order,self._too_small = (None,None),set()            # the epoch in use: its number and its order
+        self.pixels = None                                         # all images in one piece, where they lie on a GPU
 
-    def __getitem__(self, k:int)->Tensor:
-        return torch.stack([self._cut(p) for p in range(k*self.batch, (k+1)*self.batch)])
+    def __getitem__(self, k:int)->Tensor: return self.cut(self.plan(k))
 
-    def _cut(self, p):
-        u,s,rng = self._fitting(self._index(p)),self.size,np.random.default_rng([self.seed, 0, p])
-        y,x,f = (int(rng.integers(n)) for n in (u.shape[1]-s+1, u.shape[2]-s+1, self.flips))
-        return dihedral(u[:, y:y+s, x:x+s], f)
+    def plan(self, k:int)->Tensor:
+        "What batch k is: (batch,4), of each patch its image, its top, its left, and the way it is laid down"
+        return torch.tensor([self._drawn(p) for p in range(k*self.batch, (k+1)*self.batch)])
+
+    def _drawn(self, p):
+        i,s,rng = self._fitting(self._index(p)),self.size,np.random.default_rng([self.seed, 0, p])
+        h,w = self.images[i].shape[1:]
+        return i,*(int(rng.integers(n)) for n in (h-s+1, w-s+1, self.flips))
+
+    def cut(self, plan:Tensor)->Tensor: # -> (batch,C,size,size) uint8
+        "Do it"
+        if self.pixels is not None: return self._gathered(plan)
+        s = self.size
+        return torch.stack([dihedral(self.images[i][:, y:y+s, x:x+s], f) for i,y,x,f in plan.tolist()])
 
 # %% ../nbs/04_data.ipynb #d2b0135e
 @patch
@@ -98,10 +109,10 @@ def _index(self:Patches, p):
 # %% ../nbs/04_data.ipynb #5229a11f
 @patch
 def _fitting(self:Patches, i):
-    "Image i, or the next one that is large enough"
+    "i, or the number of the next image that is large enough"
     for j in range(i, i+len(self.images)):
         j %= len(self.images); u = self.images[j]
-        if min(u.shape[1:])>=self.size: return u
+        if min(u.shape[1:])>=self.size: return j
         if j in self._too_small or j in self.images.skipped: continue
         self._too_small.add(j)
         if len(self._too_small)==1: warnings.warn(f'skipped {self.images.items[j]}, and all like it: {u.shape[2]}x{u.shape[1]} px is smaller than a patch of {self.size}', SisrWarning, stacklevel=4)
@@ -116,6 +127,33 @@ def dihedral(u:Tensor, # (C,H,W)
     if k&2: u = u.flip(-2)
     return u.mT if k&4 else u
 
+# %% ../nbs/04_data.ipynb #04d0a002
+@patch
+def to(self:Patches, device, share:float=.25)->bool:
+    "Lay all images on a device, if they take no more than this share of what is free there; did they?"
+    device = torch.device(device)
+    room = share*torch.cuda.mem_get_info(device)[0] if device.type=='cuda' else self.images.memory
+    if self.pixels is not None and self.pixels.device==device: return True
+    rows,sides,size = [],[],0
+    with ThreadPoolExecutor(8) as pool:                            # decoders release Python's lock
+        for u in pool.map(self.images.__getitem__, range(len(self.images))):
+            size += u.numel()
+            if size>room: pool.shutdown(cancel_futures=True); return False
+            rows.append(u.flatten(1).T); sides.append(u.shape[1:])
+    ends = torch.tensor([h*w for h,w in sides]).cumsum(0)
+    self.starts,self.widths = (t.to(device) for t in (ends-torch.tensor([h*w for h,w in sides]), torch.tensor([w for _,w in sides])))
+    self.pixels = torch.cat(rows).to(device)                       # (pixels of all images, C)
+    return True
+
+@patch
+def _gathered(self:Patches, plan):
+    "`cut` on the device: which row of `pixels` each pixel of each patch is"
+    i,y,x,way = plan.to(self.pixels.device, non_blocking=True).view(-1,4,1,1).unbind(1)   # (batch,1,1) each
+    r,c = (torch.arange(self.size, device=self.pixels.device).view(shape) for shape in ((-1,1),(1,-1)))
+    r,c = torch.where(way&4>0, c, r),torch.where(way&4>0, r, c)
+    r,c = torch.where(way&2>0, self.size-1-r, r),torch.where(way&1>0, self.size-1-c, c)
+    return self.pixels[self.starts[i] + (y+r)*self.widths[i] + x+c].movedim(-1, 1)
+
 # %% ../nbs/04_data.ipynb #448ad157
 def _each(f, u): return tuple(map(f, u)) if isinstance(u,tuple) else f(u)  # a batch may be a pair of tensors
 
@@ -128,6 +166,7 @@ class Feed:
                  device='cpu',   # where batches go, still uint8
                  ahead:int=4):   # batches held ready
         self.patches,self.device,self.waited,self._stop = patches,torch.device(device),0.,threading.Event()
+        self.there = self.device.type=='cuda' and hasattr(patches, 'to') and patches.to(self.device)
         self._q = queue.Queue(ahead)
         self._thread = threading.Thread(target=self._work, args=(start,step), daemon=True)
         self._thread.start()
@@ -138,14 +177,16 @@ class Feed:
         u = self._q.get()
         self.waited += time.perf_counter()-t
         if isinstance(u,Exception): self._q.put(u); raise u         # and to whoever asks again
-        return _each(lambda t: t.to(self.device, non_blocking=True), u)
+        return self.patches.cut(u) if self.there else _each(lambda t: t.to(self.device, non_blocking=True), u)
     def close(self): self._stop.set(); self._thread.join(2)
 
 # %% ../nbs/04_data.ipynb #9364a006
 @patch
 def _work(self:Feed, k, step):
     while not self._stop.is_set():
-        try: u = _each(Tensor.pin_memory, self.patches[k]) if self.device.type=='cuda' else self.patches[k]
+        try:
+            u = self.patches.plan(k) if self.there else self.patches[k]
+            if self.device.type=='cuda': u = _each(Tensor.pin_memory, u)
         except Exception as e: u = e
         while not self._stop.is_set():
             try: self._q.put(u, timeout=.2); break

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 # %% auto #0
-__all__ = ['seed_everything', 'rng_state', 'set_rng_state', 'deterministic', 'digest']
+__all__ = ['seed_everything', 'rng_state', 'set_rng_state', 'deterministic', 'tuned', 'digest']
 
 # %% ../nbs/10_determinism.ipynb #8ed011fd
 def seed_everything(seed:int # 0 to 2**32-1
@@ -50,6 +50,15 @@ def deterministic(on:bool=True # off: the block runs as it would anyway
     if on: switch(True, True, False)
     try: yield
     finally: switch(*was)
+
+# %% ../nbs/10_determinism.ipynb #10d0a002
+@contextmanager
+def tuned():
+    "Inside, cuDNN tries its ways to convolve each new size and keeps the fastest; not where bits must repeat"
+    was = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
+    try: yield
+    finally: torch.backends.cudnn.benchmark = was
 
 # %% ../nbs/10_determinism.ipynb #7c7fdcdb
 def digest(net:nn.Module # any

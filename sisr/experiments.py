@@ -146,7 +146,7 @@ def _what(variant): return variant if isinstance(variant,tuple) else (variant,''
 
 def _settings(r):
     "Those of a recipe; what is newer than the first runs is told only where it is used"
-    told = {k:v for k,v in asdict(r).items() if v and v!='bicubic' or k not in ('unpaired','degrade')}
+    told = {k:v for k,v in asdict(r).items() if v and v!='bicubic' or k not in ('unpaired','degrade','compiled')}
     for s in told['stages']:
         if not s['anchor']: del s['anchor']
         if s['ramp'] and s['ramp']['by']=='vgg_distance': del s['ramp']['by']

@@ -38,6 +38,7 @@ class Recipe:
     look:int=500                                # steps between validations and checkpoints, at most
     precision:str='auto'                        # 'no' (float32), 'bf16', 'fp16'; auto: bf16 on CUDA, else 'no'
     deterministic:bool=False                    # the same bits each time on CUDA too, and slower?
+    compiled:bool=False                         # G compiled: a minute at the start, for long trainings on a GPU
     seed:int=0                                  # of weights and data
     degrade:str='bicubic'                       # how LR is made of HR: a key of DEGRADATIONS
 
@@ -178,7 +179,7 @@ def checked(r:Recipe)->Recipe:
     return r
 
 # %% ../nbs/13_recipes.ipynb #a12ddf59
-OWN = {'degrade':str, 'deterministic':bool, 'patch':int, 'batch':int, 'flips':int, 'protocol':str, 'ema':float, 'precision':str, 'seed':int, 'look':int}
+OWN = {'degrade':str, 'deterministic':bool, 'compiled':bool, 'patch':int, 'batch':int, 'flips':int, 'protocol':str, 'ema':float, 'precision':str, 'seed':int, 'look':int}
 NET = {'network':str, 'width':int, 'blocks':int, 'growth':int, 'faithful':bool, 'sn':bool, 'bn':bool, 'tail':int}
 STAGE = {'steps':int, 'rate':float}                                # of all stages at once
 

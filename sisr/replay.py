@@ -14,20 +14,21 @@ __all__ = ['ReplayBuffer']
 
 # %% ../nbs/09_replay.ipynb #02ac10b8
 class ReplayBuffer:
-    "Past SR images for D, at most `size` of them, held as uint8 on the CPU"
+    "Past SR images for D, at most `size` of them, held as uint8 on the device"
     def __init__(self,
                  size:int=2000, # images kept
                  seed:int=0):   # of what is overwritten and what is shown
         if size<1: raise SisrError(f'replay of {size} images: 1 or more is wanted')
-        self.size,self.items,self.n,self.rng = size,None,0,torch.Generator().manual_seed(seed)
+        self.size,self.items,self.n,self.rng = size,None,0,torch.Generator().manual_seed(seed)   # chance is the CPU's: the same anywhere
 
     def __len__(self): return self.n
 
     def add(self,
-            sr:Tensor): # (N,C,H,W) in [-1,1], any device; all of one shape
+            sr:Tensor): # (N,C,H,W) in [-1,1], all of one shape; the buffer goes where they are
         "Remember these images; a full buffer forgets others at random"
-        u = to_uint8(sr.detach()).cpu()
-        if self.items is None: self.items = torch.empty(self.size, *u.shape[1:], dtype=torch.uint8)
+        u = to_uint8(sr.detach())
+        if self.items is None: self.items = torch.empty(self.size, *u.shape[1:], dtype=torch.uint8, device=u.device)
+        if self.items.device!=u.device: self.items = self.items.to(u.device)   # it was loaded
         if u.shape[1:]!=self.items.shape[1:]: raise SisrError(f'replay holds images of shape {tuple(self.items.shape[1:])}, not {tuple(u.shape[1:])}')
         for x in u:
             at = self.n if self.n<self.size else int(torch.randint(self.size, (), generator=self.rng))
@@ -41,6 +42,7 @@ class ReplayBuffer:
         "Some of what is remembered, at random"
         if not self.n: raise SisrError('replay is empty: add images first')
         at = torch.randperm(self.n, generator=self.rng)[:n]
+        if self.items.is_cuda: at = at.pin_memory().to(self.items.device, non_blocking=True)    # nobody waits for it
         return from_uint8(self.items[at].to(device))
 
 # %% ../nbs/09_replay.ipynb #28b320ef

@@ -91,12 +91,18 @@ def _local(s):
     R,p = RADIUS,_dense(4*RADIUS, s)[1]
     return p[:R*s, :2*R], p[2*R*s:(2*R+1)*s, None, R:3*R+1]
 
+@lru_cache(64)
+def _weights(n, s, device, dtype):
+    "Those that a side of n LR pixels needs, where they are needed: sent once, for a transfer makes the host wait"
+    return [w.to(device, dtype) for w in ([_dense(n,s)[1].T] if n<4*RADIUS else _local(s))]
+
 # %% ../nbs/01_resize.ipynb #b30c3730
 def _pinv1d(y, s):
     "A+ along the last dimension: (N,C,H,w) -> (N,C,H,w*s)"
     n,R = y.shape[-1],RADIUS
-    if n<4*R: return y @ _dense(n,s)[1].T.to(y)
-    border,inner = (w.to(y) for w in _local(s))
+    weights = _weights(n, s, y.device, y.dtype)
+    if n<4*R: return y @ weights[0]
+    border,inner = weights
     left  = y[..., :2*R] @ border.T
     right = (y[..., -2*R:].flip(-1) @ border.T).flip(-1)           # the right border is the left one, mirrored
     some = y.reshape(-1,1,n).split(max(1, 2**(18 if y.device.type=='cpu' else 24)//n))  # a CPU lays each pixel down 2R+1 times

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from fastcore.basics import patch
 from torch import nn
+from torch.nn.utils import parametrize
 from .images import SisrError
 from .folding import plain_state
 
@@ -77,14 +78,21 @@ class EMA:
     def __init__(self,
                  g:nn.Module,        # the network in training
                  decay:float=.999):  # how much of the old average stays at each step; less at the start
-        self.decay,self.net = decay,type(g)(**{**g.arch, 'sn':False}).eval().requires_grad_(False)
+        self.decay,self.net,self._ends = decay,type(g)(**{**g.arch, 'sn':False}).eval().requires_grad_(False),(None,)
         self.net.to(next(g.parameters()).device, memory_format=torch.channels_last).load_state_dict(plain_state(g))
 
     @torch.no_grad()
     def update(self,
                g:nn.Module, # the network in training
                k:int):      # steps so far
-        d,new = min(self.decay, (k+1)/(k+10)),plain_state(g)
-        old = self.net.state_dict()
-        pairs = [(old[n],v) for n,v in new.items() if v.is_floating_point()]
-        torch._foreach_lerp_([a for a,_ in pairs], [b for _,b in pairs], 1-d)
+        if self._ends[0] is not g: self._ends = self._found(g)
+        _,names,old,new = self._ends
+        new = new or [*map(plain_state(g).get, names)]
+        torch._foreach_lerp_(old, new, 1-min(self.decay, (k+1)/(k+10)))
+
+    def _found(self, g):
+        "Whose they are, the names of what is averaged, both ends; the new ones at each step where a weight is computed when it is read"
+        old,new = self.net.state_dict(),plain_state(g)
+        names = [n for n,v in new.items() if v.is_floating_point()]
+        computed = any(map(parametrize.is_parametrized, g.modules()))
+        return g,names,[old[n] for n in names],None if computed else [new[n] for n in names]

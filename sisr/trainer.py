@@ -16,7 +16,7 @@ from .data import Feed
 from .saving import save_model
 from .growth import carry_, carry_optimizer, freeze, grow
 from .losses import LOSSES, VGGDistance
-from .determinism import rng_state, seed_everything, set_rng_state
+from .determinism import rng_state, seed_everything, set_rng_state, tuned
 from .runs import Progress, Tally, accelerator, average_, cut_history, differences, load_checkpoint, same_, save_checkpoint, shared, stoppable, writing
 from .adversary import Adversary
 from .stages import Climb, EMA, Stage
@@ -44,10 +44,11 @@ class Trainer:
                  seed:int=0,               # of whatever is random beside the data
                  recipe:dict|None=None,    # settings that a resumed run must share
                  show:bool=True,           # progress?
-                 cpu:bool=False):          # stay on the CPU where there is a GPU?
+                 cpu:bool=False,           # stay on the CPU where there is a GPU?
+                 compiled:bool=False):     # compile G? That takes a minute, and pays in long trainings on a GPU
         self.acc = accelerator(precision or ('bf16' if torch.cuda.is_available() and not cpu else 'no'), cpu)
         seed_everything(seed)
-        self.net = g.to(self.acc.device, memory_format=torch.channels_last)
+        self.compiled,self.net = compiled,self.fast(g.to(self.acc.device, memory_format=torch.channels_last), compiled)
         self.opt = torch.optim.Adam(g.parameters(), betas=(.9,.99), fused=self.acc.device.type in ('cpu','cuda'))
         self.ema = EMA(self.net, ema)
         self.opt = self.acc.prepare(self.opt)
@@ -69,7 +70,7 @@ def step(self:Trainer,
          pace:float=1.  # share of the stage's learning rates
         )->dict:        # losses by name, still on the device
     "One step of training"
-    hr = from_uint8(hr).contiguous(memory_format=torch.channels_last)
+    hr = from_uint8(hr.to(self.acc.device)).contiguous(memory_format=torch.channels_last)
     lr = self.degrade(hr)                                          # (N,C,H/s,W/s)
     hr = self.target(hr)                                           # smaller, as long as G is
     with torch.set_grad_enabled(stage.rate>0): sr = self.enlarge(lr)  # (N,C,H,W)
@@ -82,6 +83,12 @@ def step(self:Trainer,
     return {**seen, **losses}
 
 # %% ../nbs/12_trainer.ipynb #19c9e76f
+@patch
+def fast(self:Trainer, net, compiled:bool):
+    "The network itself, compiled if that is asked for: on a GPU its kernels are fused, and started as one"
+    if compiled: net.compile(mode='reduce-overhead' if self.acc.device.type=='cuda' else 'default')
+    return net
+
 @patch
 def target(self:Trainer, hr:Tensor)->Tensor:
     "What G is to make: HR, or, while G has not grown to the run's scale, HR as much smaller"
@@ -152,7 +159,7 @@ def _leave(self:Trainer, stage:Stage, bar):
 def grow(self:Trainer):
     "G for twice the scale, and D for what it makes; nothing that was learnt is lost"
     old,ema = self.net,self.ema
-    self.net = grow(freeze(old, False))
+    self.net = self.fast(grow(freeze(old, False)), self.compiled)
     self.ema = EMA(self.net, ema.decay)
     carry_(self.ema.net, ema.net)                                  # only what is new comes from G
     self.opt = self.acc.prepare(carry_optimizer(getattr(self.opt,'optimizer',self.opt), old, self.net))
@@ -230,7 +237,7 @@ def fit(self:Trainer, stages, resume:bool=False)->list:
             while self.stage<len(stages):
                 stage = stages[self.stage]
                 self._enter(stage, bar)
-                self.tally.add(self.step(next(feed), stage, stage.pace(self.j)), self.k)
+                with tuned(): self.tally.add(self.step(next(feed), stage, stage.pace(self.j)), self.k)
                 self.k += 1; self.j += 1
                 self.seconds,self.waited = time.perf_counter()-start,waited+feed.waited
                 self._after(stage, stages, bar)

@@ -79,7 +79,7 @@ def _common(r, g, show, save, losses, *items):
     n = sum(s.steps for s in r.stages)
     return dict(adversary=Adversary(**_sized(r.adversary, g.scale/r.scale), seed=r.seed) if r.adversary else None, hard=r.hard, ema=r.ema,
                 log=max(1, min(50, n//30, r.look)), save=save or max(1, min(r.look, n//10)),
-                precision=None if r.precision=='auto' else r.precision, seed=r.seed, recipe={**asdict(r), 'images':' and '.join(map(_names, items))}, losses=losses, show=show)
+                precision=None if r.precision=='auto' else r.precision, compiled=r.compiled, seed=r.seed, recipe={**asdict(replace(r, compiled=False)), 'images':' and '.join(map(_names, items))}, losses=losses, show=show)
 
 # %% ../nbs/13a_training.ipynb #feb63181
 def trainer(r:Recipe,          # what to do

@@ -119,6 +119,9 @@ class Unpaired:
         if same := stems[0]&stems[1]: warnings.warn(f'{len(same)} names are in both sets, {min(same)} is one; they show different pictures, as far as can be seen', SisrWarning)
 
     def __getitem__(self, k:int)->tuple: return self.lr[k],self.hr[k]
+    def plan(self, k:int)->tuple: return self.lr.plan(k),self.hr.plan(k)
+    def cut(self, plans:tuple)->tuple: return self.lr.cut(plans[0]),self.hr.cut(plans[1])
+    def to(self, device)->bool: return all([p.to(device) for p in (self.lr,self.hr)])
 
 def _strangers(some, others):
     "No person may be on both sides, as far as names tell"

@@ -33,7 +33,7 @@ def step(self:Unsupervised,
          pace:float=1.  # share of the stage's learning rates
         )->dict:        # losses by name, still on the device
     "One step of training without pairs"
-    lr,hr = (from_uint8(x).contiguous(memory_format=torch.channels_last) for x in batch)
+    lr,hr = (from_uint8(x.to(self.acc.device)).contiguous(memory_format=torch.channels_last) for x in batch)
     if stage.rate_d or stage.losses or self.weight:                # the anchor alone needs no SR
         with torch.set_grad_enabled(stage.rate>0): sr = self.enlarge(lr)  # (N,C,H,W)
     seen = self.adversary.learn(hr, sr.detach(), pace*stage.rate_d) if stage.rate_d else {}

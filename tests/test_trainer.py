@@ -9,7 +9,9 @@ SET = 'steps=60 patch=48 batch=4 width=8 blocks=1'.split()
 
 def command(out, *more): return [sys.executable,'-m','sisr.cli','train','--recipe','photos-x4','--data',str(samples()[0].parent),'--out',str(out),'--quick','--set',*SET,*more]
 
-def run(out, *more, **kw): return subprocess.run(command(out,*more), capture_output=True, text=True, timeout=300, **kw)
+CPU = {**os.environ,'CUDA_VISIBLE_DEVICES':''}                      # whose bits repeat without being asked to; test_gpu.py asks a GPU
+
+def run(out, *more, **kw): return subprocess.run(command(out,*more), capture_output=True, text=True, timeout=300, **{'env':CPU, **kw})
 
 def steps(out): return [r['step'] for r in map(json.loads, open(out/'history.jsonl')) if 'l1' in r]
 
@@ -28,7 +30,7 @@ def test_kill_9_then_resume_is_bit_equal(whole, tmp_path):
     "Killed at two random moments, with no chance to say goodbye"
     out,rng = tmp_path/'run',random.Random()
     for i in range(2):
-        p = subprocess.Popen(command(out, *(['--resume'] if i else [])), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        p = subprocess.Popen(command(out, *(['--resume'] if i else [])), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=CPU)
         for line in p.stderr:                                     # wait until it works, then for a random while
             if line.startswith('step'): break
         time.sleep(rng.random())
@@ -40,7 +42,7 @@ def test_kill_9_then_resume_is_bit_equal(whole, tmp_path):
 
 def test_interrupt_saves_and_says_so(whole, tmp_path):
     out = tmp_path/'run'
-    p = subprocess.Popen(command(out), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    p = subprocess.Popen(command(out), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=CPU)
     for line in p.stderr:
         if line.startswith('step'): break
     p.send_signal(signal.SIGINT)
@@ -53,7 +55,7 @@ def test_interrupt_saves_and_says_so(whole, tmp_path):
 TWO = [sys.executable,'-m','accelerate.commands.launch','--multi_gpu','--num_processes','2','--num_machines','1','--mixed_precision','no','--dynamo_backend','no','--num_cpu_threads_per_process','1']
 
 def two(words): # on the CPU, even where there are GPUs
-    r = subprocess.run([*TWO,*words], capture_output=True, text=True, timeout=300, env={**os.environ,'CUDA_VISIBLE_DEVICES':''})
+    r = subprocess.run([*TWO,*words], capture_output=True, text=True, timeout=300, env=CPU)
     assert r.returncode==0, r.stderr[-3000:]
     return r
 
