@@ -189,12 +189,18 @@ def _as(kind, name, v):
     try: return yes_no[v.lower()] if kind is bool and isinstance(v,str) else kind(v)
     except (ValueError, KeyError, TypeError): raise SisrError(f'setting {name}={v}: {kind.__name__} is wanted') from None
 
+def _at_scale(r, v):
+    "What to do for another scale"
+    near = [n for n,o in RECIPES.items() if str(o.scale)==str(v) and o.unpaired==r.unpaired and o.gray==r.gray]
+    return f'for x{v} take {" or ".join(near)}' if near else f'{r.name} is for x{r.scale}, and no recipe like it for x{v}'
+
 def change(r:Recipe, # what to start from
            **kw      # keys of OWN, NET or STAGE; text is converted
           )->Recipe:
     "A recipe with single settings changed by name"
     kinds = {**OWN, **NET, **STAGE}
     for k,v in kw.items():
+        if k=='scale': raise SisrError(f'the scale is the recipe\'s own: {_at_scale(r, v)}')
         if k not in kinds:
             near = difflib.get_close_matches(k, kinds, cutoff=.3)
             raise SisrError(f'no setting is called {k}: ' + (f'did you mean {" or ".join(near)}?' if near else f'there are {", ".join(sorted(kinds))}'))

@@ -126,11 +126,21 @@ def _usable(items, gray):
     for i in range(len(items)): images[i]
     return [x for i,x in enumerate(items) if i not in images.skipped]
 
-def _area(items, gray):
-    "Pixels of the median image, of ten at most"
-    some = ImageSet(items[::max(1, len(items)//10)], gray=gray)
-    sizes = sorted(some[i].shape[1]*some[i].shape[2] for i in range(len(some)))
+def _typical(items, gray):
+    "Height and width of the median image, of ten at most"
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', SisrWarning)               # a bad file is named where it is used
+        some = ImageSet(items[::max(1, len(items)//10)], gray=gray)
+        sizes = sorted((tuple(some[i].shape[1:]) for i in range(len(some))), key=lambda hw: hw[0]*hw[1])
     return sizes[len(sizes)//2]
+
+def _sized_right(lr, hr, protocol, gray):
+    "Folders that are swapped, or HR too small for its protocol, are told in a line"
+    (h,w),(y,x) = _typical(lr, gray),_typical(hr, gray)
+    swapped = ': are --lr and --hr swapped?' if h*w>y*x else ''
+    if protocol.crop and min(y,x)<protocol.crop:
+        raise SisrError(f'HR images of {x}x{y} px are smaller than the {protocol.crop} that protocol {protocol.name} cuts{swapped}')
+    if swapped: warnings.warn(f'LR images are larger than HR images ({w}x{h} and {x}x{y} px){swapped}', SisrWarning)
 
 def _large_enough(images, side, what, most=100):
     "Numbers of every so many of them, those that hold a patch; of all, where none of these does"
@@ -141,7 +151,7 @@ def _large_enough(images, side, what, most=100):
 def _unpaired(r, g, lr, hr, protocol, out, val, common):
     "LR images of some scenes, HR images of others"
     lr = _usable(lr, r.gray)
-    if (a := _area(lr, r.gray))>(b := _area(hr, r.gray)): warnings.warn(f'LR images are larger than HR images ({a:,.0f} and {b:,.0f} pixels): are --lr and --hr swapped?', SisrWarning)
+    _sized_right(lr, hr, protocol, r.gray)
     fit,held = holdout(lr, people=_named(lr, protocol))
     small,large = (ImageSet(x, p, gray=r.gray) for x,p in ((fit,None),(hr,protocol if protocol.crop else None)))
     aside = ImageSet(held, gray=r.gray)

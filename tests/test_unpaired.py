@@ -52,6 +52,23 @@ def test_swapped_folders_are_noticed(folders, tmp_path, capsys):
     assert main(command(folders[::-1], tmp_path/'run'))==0
     assert 'are --lr and --hr swapped?' in capsys.readouterr().err
 
+def test_large_images_too_small_for_their_protocol_are_told_in_one_line(folders, tmp_path, capsys):
+    "Not each of them by name"
+    assert main(command(folders[::-1], tmp_path/'run', 'protocol=faces128'))==1
+    err = capsys.readouterr().err
+    assert 'smaller than the 178 that protocol faces128 cuts: are --lr and --hr swapped?' in err and len(err.strip().splitlines())==1
+
+def test_a_bad_large_image_is_named_once(folders, tmp_path, capsys):
+    hr = tmp_path/'hr'; hr.mkdir()
+    for f in samples()[4:8]: (hr/f.name).write_bytes(f.read_bytes())
+    (hr/'0 bad.jpg').write_text('not an image')
+    main(command((folders[0],hr), tmp_path/'run'))
+    assert capsys.readouterr().err.count('0 bad.jpg: ')==1
+
+def test_another_scale_is_another_recipe(folders, tmp_path, capsys):
+    assert main(command(folders, tmp_path/'run', 'scale=2')) in (1,2)
+    assert 'for x2 take unsupervised-x2 or faces-x2-unsupervised' in capsys.readouterr().err
+
 def test_the_same_file_is_found_where_there_is_nothing_to_compare(tmp_path):
     g = torch.Generator().manual_seed(0)
     for i in range(3): to_pil(torch.rand(1,3,256,256, generator=g)*2-1).save(tmp_path/f'{i}.png')
