@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import numpy as np
 import torch
+import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor
 from .images import SisrError, SisrWarning, image_files, to_tensor, to_uint8
@@ -26,14 +27,15 @@ class ImageSet:
                  protocol:Protocol|None=None,   # prepares each image, e.g. cuts faces; None: as it is
                  scale:int=1,                   # sides become multiples of it
                  gray:bool=False,               # one channel instead of three?
-                 memory:int=4<<30):             # bytes of decoded images to keep
+                 memory:int=4<<30,              # bytes of decoded images to keep
+                 versions:int=1):               # of each image: the second and all further ones are sized or cut otherwise
         self.items = list(image_files(source)) if isinstance(source,(str,Path)) else list(source)
-        self.protocol,self.scale,self.gray,self.memory = protocol,scale,gray,memory
+        self.protocol,self.scale,self.gray,self.memory,self.versions = protocol,scale,gray,memory,versions
         self.skipped,self._kept,self._lock = {},{},threading.Lock()
         if not self.items: raise SisrError('no images to train on: the list is empty')
         self[0]                                                    # at least one must be good
 
-    def __len__(self): return len(self.items)
+    def __len__(self): return len(self.items)*self.versions        # all of one version, then all of the next
 
     def __getitem__(self, i:int)->Tensor:
         if not 0<=i<len(self): raise IndexError(i)
@@ -47,13 +49,14 @@ class ImageSet:
 def _get(self:ImageSet, i):
     "Image i, or None if it is bad"
     if i in self._kept: return self._kept[i]
-    if i in self.skipped: return None
-    try: u = self._decode(self.items[i])
+    version,k = divmod(i, len(self.items))
+    if k in self.skipped: return None
+    item = self.items[k]
+    try: u = self._decode(item) if not version else self._varied(item, [version,k])
     except SisrError as e:
-        item = self.items[i]
         named = isinstance(item, (str,Path)) and str(item) not in str(e)   # whose image is it?
-        self.skipped[i] = f'{item}: {e}' if named else str(e)
-        warnings.warn(f'skipped {self.skipped[i]}', SisrWarning, stacklevel=4)
+        self.skipped[k] = f'{item}: {e}' if named else str(e)
+        warnings.warn(f'skipped {self.skipped[k]}', SisrWarning, stacklevel=4)
         return None
     with self._lock:
         if u.numel()<=self.memory: self._kept[i] = u; self.memory -= u.numel()
@@ -63,9 +66,26 @@ def _get(self:ImageSet, i):
 @patch
 def _decode(self:ImageSet, item):
     "File, array or tensor -> uint8 (C,H,W)"
-    x = self.protocol.hr(item, self.scale) if self.protocol else to_tensor(item, gray=self.gray)
+    return self._bytes(self.protocol.hr(item, self.scale) if self.protocol else to_tensor(item, gray=self.gray))
+
+@patch
+def _bytes(self:ImageSet, x):
     if not self.gray and x.shape[1]==1: x = x.expand(-1,3,-1,-1)
     return to_uint8(x)[0].contiguous()
+
+# %% ../nbs/04_data.ipynb #04d0b002
+@patch
+def _varied(self:ImageSet, item, seed):
+    "The image sized otherwise; of one that a protocol cuts, another square, four fifths of its sides or more"
+    x,p,rng = to_tensor(item, gray=self.gray),self.protocol,np.random.default_rng(seed)
+    h,w = x.shape[-2:]
+    if p and p.crop:
+        if min(h,w)<p.crop: return self._decode(item)              # which says so
+        side = int(rng.integers(4*p.crop//5, min(h,w)+1))
+        t,l = (int(rng.integers(n-side+1)) for n in (h,w))
+        x,size = x[..., t:t+side, l:l+side],(p.size or side,)*2
+    else: size = [max(1, round(rng.uniform(.5,1)*n)) for n in (h,w)]
+    return self._bytes(F.interpolate(x, size, mode='bicubic', antialias=True).clamp(-1,1))
 
 # %% ../nbs/04_data.ipynb #900cb316
 class Patches:
@@ -113,9 +133,10 @@ def _fitting(self:Patches, i):
     for j in range(i, i+len(self.images)):
         j %= len(self.images); u = self.images[j]
         if min(u.shape[1:])>=self.size: return j
-        if j in self._too_small or j in self.images.skipped: continue
+        k = j%len(self.images.items)
+        if j in self._too_small or k in self.images.skipped: continue
         self._too_small.add(j)
-        if len(self._too_small)==1: warnings.warn(f'skipped {self.images.items[j]}, and all like it: {u.shape[2]}x{u.shape[1]} px is smaller than a patch of {self.size}', SisrWarning, stacklevel=4)
+        if len(self._too_small)==1: warnings.warn(f'skipped {self.images.items[k]}, and all like it: {u.shape[2]}x{u.shape[1]} px is smaller than a patch of {self.size}', SisrWarning, stacklevel=4)
     raise SisrError(f'no image is as large as a patch of {self.size} px: choose a smaller patch')
 
 # %% ../nbs/04_data.ipynb #4ae342d1

@@ -144,9 +144,11 @@ def step_costs(variants:dict,  # name -> variant, as in a question about growing
 # %% ../nbs/13b_experiments.ipynb #ce53f05e
 def _what(variant): return variant if isinstance(variant,tuple) else (variant,'')
 
+_NEWER = dict(unpaired=False, degrade='bicubic', compiled=False, versions=1)
+
 def _settings(r):
     "Those of a recipe; what is newer than the first runs is told only where it is used"
-    told = {k:v for k,v in asdict(r).items() if v and v!='bicubic' or k not in ('unpaired','degrade','compiled')}
+    told = {k:v for k,v in asdict(r).items() if k not in _NEWER or v!=_NEWER[k]}
     for s in told['stages']:
         if not s['anchor']: del s['anchor']
         if s['ramp'] and s['ramp']['by']=='vgg_distance': del s['ramp']['by']

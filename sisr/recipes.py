@@ -29,6 +29,7 @@ class Recipe:
     flips:int=8                                 # ways to lay a patch down: 8, 2 (left and right), 1
     protocol:str='standard'                     # prepares images for training and for measuring
     gray:bool=False                             # one channel?
+    versions:int=1                              # of each image; beyond the first sized or cut otherwise, for sets that are small
     dataset:str=''                              # what a folder is read as, e.g. 'mnist'; '': a folder of images
     ema:float=.999                              # decay of the average; 0: none
     adversary:dict=field(default_factory=dict)  # arguments of `Adversary`, for stages that have one
@@ -163,7 +164,7 @@ def _short(r, steps):
 # %% ../nbs/13_recipes.ipynb #130e980b
 def checked(r:Recipe)->Recipe:
     "The recipe itself, if its numbers make sense; else `SisrError`"
-    counts = dict(patch=r.patch, batch=r.batch, look=r.look, steps=min(s.steps for s in r.stages), **{k:r.net[k] for k in ('width','blocks') if k in r.net})
+    counts = dict(versions=r.versions, patch=r.patch, batch=r.batch, look=r.look, steps=min(s.steps for s in r.stages), **{k:r.net[k] for k in ('width','blocks') if k in r.net})
     rules = [*((k, v, v>=1, '1 or more') for k,v in counts.items()),
              ('patch', r.patch, r.patch%(whole := r.scale**(1+r.unpaired))==0, f'a multiple of {whole}'),
              ('flips', r.flips, r.flips in (1,2,8), '1, 2 or 8'),
@@ -174,12 +175,13 @@ def checked(r:Recipe)->Recipe:
     for name,value,fine,wanted in rules:
         if not fine: raise SisrError(f'setting {name}={value}: {wanted} is wanted')
     Protocol.named(r.protocol)
+    if r.unpaired and r.versions>1: raise SisrError(f'setting versions={r.versions}: that is for training with pairs; small images are taken as they are')
     if not degradation(r.degrade, r.scale).exact and (r.hard or r.unpaired):
         raise SisrError(f'recipe {r.name} asks SR to explain LR: that is for bicubic LR, not for {r.degrade}')
     return r
 
 # %% ../nbs/13_recipes.ipynb #a12ddf59
-OWN = {'degrade':str, 'deterministic':bool, 'compiled':bool, 'patch':int, 'batch':int, 'flips':int, 'protocol':str, 'ema':float, 'precision':str, 'seed':int, 'look':int}
+OWN = {'degrade':str, 'deterministic':bool, 'compiled':bool, 'patch':int, 'batch':int, 'flips':int, 'versions':int, 'protocol':str, 'ema':float, 'precision':str, 'seed':int, 'look':int}
 NET = {'network':str, 'width':int, 'blocks':int, 'growth':int, 'faithful':bool, 'sn':bool, 'bn':bool, 'tail':int}
 STAGE = {'steps':int, 'rate':float}                                # of all stages at once
 

@@ -112,7 +112,7 @@ def _paired(r, g, items, protocol, out, val, common):
     for bad in pairs.skipped: warnings.warn(f'skipped {bad["file"]}: {bad["why"]}', SisrWarning)
     if not pairs.kept: warnings.warn('no image to validate on can be used: there will be no scores', SisrWarning)
     t = Trainer(g, None, degrade, out, val=pairs if pairs.kept else None, **common)
-    t.patches = Patches(ImageSet(fit, protocol if protocol.crop else None, gray=r.gray), r.patch, r.batch//t.acc.num_processes, r.seed, r.flips)
+    t.patches = Patches(ImageSet(fit, protocol if protocol.crop else None, gray=r.gray, versions=r.versions), r.patch, r.batch//t.acc.num_processes, r.seed, r.flips)
     return t
 
 def _named(items, protocol):
@@ -193,7 +193,7 @@ def provenance(r:Recipe, t:Trainer)->dict:
     device = torch.cuda.get_device_name() if t.acc.device.type=='cuda' else f'CPU, {torch.get_num_threads()} threads'
     kept = t.history[-1].get('to', t.k) if t.history else 0         # a ramp may have gone back to an earlier step
     last = next((h for h in reversed(t.history) if h.keys()&{'psnr_y','frechet'} and h['step']<=kept), {})
-    return dict(recipe=asdict(r), seed=r.seed, steps=t.k, kept=kept, images=len(t.patches.images), protocol=r.protocol, degradation=t.degrade.to_dict(),
+    return dict(recipe=asdict(r), seed=r.seed, steps=t.k, kept=kept, images=len(t.patches.images.items), protocol=r.protocol, degradation=t.degrade.to_dict(),
                 seconds=round(t.seconds), waited=round(t.waited,1), device=device, precision=t.acc.mixed_precision,
                 torch=str(torch.__version__), held_out=last)
 
