@@ -119,8 +119,8 @@ def differences(then:dict, # settings a run was begun with; under 'stages' a lis
                 now:dict   # those it is to be resumed with
                )->list:    # of texts, sorted
     "What differs between two recipes"
-    other = [f'{k}={then.get(k)}, not {now.get(k)}' for k in then.keys()|now.keys() if k!='stages' and then.get(k)!=now.get(k)
-             and (k!='images' or {k}<=then.keys()&now.keys())]     # an older run does not know its images
+    both = (then.keys()&now.keys())-{'stages'}                     # an older run does not know what came later
+    other = [f'{k}={then[k]}, not {now[k]}' for k in both if then[k]!=now[k]]
     for i,(a,b) in enumerate(zip_longest(then.get('stages',()), now.get('stages',()), fillvalue={})):
         other += [f'{k}={a.get(k)}, not {b.get(k)} (stage {i+1})' for k in a.keys()|b.keys() if a.get(k)!=b.get(k)]
     return sorted(other)

@@ -62,6 +62,13 @@ class Trainer:
         self.odd,self.also = dict(sure=0,blind=0),{}               # readings in a row in which D was too sure, or saw nothing; more scores of a validation
         self.history,self.tally,self.recipe = [],Tally(),recipe or {}
 
+# %% ../nbs/12_trainer.ipynb #12d0a002
+@patch
+def fast(self:Trainer, net, compiled:bool):
+    "The network itself, compiled if that is asked for: on a GPU its kernels are fused, and started as one"
+    if compiled: net.compile(mode='reduce-overhead' if self.acc.device.type=='cuda' else 'default')
+    return net
+
 # %% ../nbs/12_trainer.ipynb #c8bda8d1
 @patch
 def step(self:Trainer,
@@ -83,12 +90,6 @@ def step(self:Trainer,
     return {**seen, **losses}
 
 # %% ../nbs/12_trainer.ipynb #19c9e76f
-@patch
-def fast(self:Trainer, net, compiled:bool):
-    "The network itself, compiled if that is asked for: on a GPU its kernels are fused, and started as one"
-    if compiled: net.compile(mode='reduce-overhead' if self.acc.device.type=='cuda' else 'default')
-    return net
-
 @patch
 def target(self:Trainer, hr:Tensor)->Tensor:
     "What G is to make: HR, or, while G has not grown to the run's scale, HR as much smaller"

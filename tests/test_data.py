@@ -95,3 +95,15 @@ def test_a_dataset_by_name_on_the_command_line(tmp_path, capfd):
     assert main(f'train --recipe faces-x4 --data celeba:{tmp_path}/nowhere --out {tmp_path}/other {tiny}'.split()) in (1,2)
     said = capfd.readouterr().err
     assert 'no such folder' in said and 'Traceback' not in said
+
+def test_versions_on_the_command_line(tmp_path, capfd):
+    "A small folder lasts longer; what it holds is still counted as it is"
+    from sisr.cli import main
+    from sisr.saving import load_model
+    train = lambda recipe,*more: main(['train','--recipe',recipe,*more,'--out',str(tmp_path/recipe),'--quick'])
+    data,few = ['--data',str(samples()[0].parent)],['steps=4','patch=48','batch=4','width=8','blocks=1']
+    assert train('photos-x4', *data, '--set', *few, 'versions=3')==0
+    told = load_model(tmp_path/'photos-x4'/'model.safetensors').info
+    assert told['recipe']['versions']==3 and told['images']<=len(samples())
+    assert train('photos-x2', *data, '--set', *few, 'versions=0') and '1 or more' in capfd.readouterr().err
+    assert train('unsupervised-x4', '--lr', data[1], '--hr', data[1], '--set', 'versions=2') and 'for training with pairs' in capfd.readouterr().err
