@@ -13,7 +13,7 @@ from .resize import middle
 from .metrics import Protocol, Pairs
 from .degradations import Bicubic
 from .realistic import degradation
-from .data import ImageSet, Patches, named, named_in, split_by_identity, identities
+from .data import ImageSet, Patches, named, named_in, identities
 from .generators import generator
 from .folding import normed
 from .saving import load_model, find_model
@@ -38,10 +38,12 @@ def holdout(items,             # files or arrays
            )->tuple:           # (train, val); a single image serves as both
     "Keep a few images aside for validation, a tenth at most"
     name = {f:who for f,who in identities(items).items() if who} if people else {}
-    for share in (min(.1, 1.5*most/len({*name.values()})),.2,.4,.6) if name else ():   # a larger one where there are few people
-        fit,held = split_by_identity(items, share)
-        one_each = {name.get(f,f):f for f in reversed(held)}             # as many people as can be
-        if fit and held: return fit, sorted([*one_each.values(), *(f for f in held if f not in one_each.values())][:most])
+    order = sorted({*name.values()}, key=lambda who: hashlib.sha256(f'aside {who}'.encode()).digest())   # not the draw of `split_by_identity`, whose halves come here too
+    if len(order)>1:
+        few = order[:max(1, min(most, len(order)//10))]
+        theirs = [f for f in items if name.get(f) in few]
+        one_each = {name[f]:f for f in reversed(theirs)}.values()           # as many people as can be
+        return [f for f in items if name.get(f) not in few], sorted([*one_each, *(f for f in theirs if f not in one_each)][:most])
     n = min(most, len(items)//10) or min(1, len(items)-1)
     if not n: warnings.warn('one image only: it is validated on what it has learnt by heart', SisrWarning); return items, items
     every = len(items)//n
@@ -139,14 +141,14 @@ def _sized_right(lr, hr, protocol, gray):
     (h,w),(y,x) = _typical(lr, gray),_typical(hr, gray)
     swapped = ': are --lr and --hr swapped?' if h*w>y*x else ''
     if protocol.crop and min(y,x)<protocol.crop:
-        raise SisrError(f'HR images of {x}x{y} px are smaller than the {protocol.crop} that protocol {protocol.name} cuts{swapped}')
+        raise SisrError(f'HR images of {x}x{y} px are smaller than the {protocol.crop} that protocol {protocol.name} cuts{swapped or ": give larger ones, or take a recipe for any images, such as unsupervised-x4"}')
     if swapped: warnings.warn(f'LR images are larger than HR images ({w}x{h} and {x}x{y} px){swapped}', SisrWarning)
 
 def _large_enough(images, side, what, most=100):
     "Numbers of every so many of them, those that hold a patch; of all, where none of these does"
     for some in (range(0, len(images), max(1, len(images)//most)), range(len(images))):
         if fit := [i for i in some if min(images[i].shape[-2:])>=side]: return fit
-    raise SisrError(f'no image of {what} is {side} pixels wide and high: give larger ones, or a smaller patch')
+    raise SisrError(f'no image of {what} is {side} pixels wide and high: give larger ones, or --set patch=N with a smaller N')
 
 def _unpaired(r, g, lr, hr, protocol, out, val, common):
     "LR images of some scenes, HR images of others"
