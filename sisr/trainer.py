@@ -243,6 +243,9 @@ def fit(self:Trainer, stages, resume:bool=False)->list:
                 self.seconds,self.waited = time.perf_counter()-start,waited+feed.waited
                 self._after(stage, stages, bar)
                 if asked(): self.checkpoint(); raise KeyboardInterrupt(f'stopped after step {self.k}, which is saved: resume to go on')
+    except Exception as e:
+        if type(e).__module__.startswith(('torch._dynamo','torch._inductor')): raise SisrError(f'G could not be compiled here ({str(e).split(chr(10))[0]}): train without compiled=true') from None
+        raise
     finally: feed.close()
     return self.history
 

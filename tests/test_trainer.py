@@ -1,5 +1,5 @@
 "A run that is killed, interrupted, or shared by processes ends where an undisturbed one does"
-import json, os, random, signal, subprocess, sys, time
+import json, os, random, shutil, signal, subprocess, sys, time
 import pytest, torch
 from safetensors.torch import load_file
 from sisr.images import samples
@@ -119,3 +119,13 @@ def test_two_processes_rest_and_grow_together(tmp_path):
     assert subprocess.run([sys.executable,*words], capture_output=True, timeout=300).returncode==0
     a,b = (load_file(tmp_path/k/'model.safetensors') for k in ('one','two'))
     assert a.keys()==b.keys() and all((a[k].float()-b[k].float()).abs().max()<2e-3 for k in a)
+
+@pytest.mark.skipif(not (shutil.which('g++') or shutil.which('clang++')), reason='no C++ compiler')
+def test_compiled_learns_the_same(whole, tmp_path):
+    "On the CPU to the last bits; where nothing can be compiled, a line says so"
+    r = run(tmp_path/'compiled', 'compiled=true')
+    assert r.returncode==0, r.stderr
+    a,b = (load_file(out/'model.safetensors') for out in (whole,tmp_path/'compiled'))
+    assert max((a[k].float()-b[k].float()).abs().max().item() for k in a)<1e-4
+    r = run(tmp_path/'none', 'compiled=true', env={**CPU,'CXX':str(tmp_path/'no compiler'),'TORCHINDUCTOR_CACHE_DIR':str(tmp_path/'cache')})
+    assert r.returncode==1 and 'train without compiled=true' in r.stderr and 'Traceback' not in r.stderr
