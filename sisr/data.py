@@ -84,7 +84,7 @@ def _varied(self:ImageSet, item, seed):
         side = int(rng.integers(4*p.crop//5, min(h,w)+1))
         t,l = (int(rng.integers(n-side+1)) for n in (h,w))
         x,size = x[..., t:t+side, l:l+side],(p.size or side,)*2
-    else: size = [max(1, round(rng.uniform(.5,1)*n)) for n in (h,w)]
+    else: f = rng.uniform(.5,1); size = [max(1, round(f*n)) for n in (h,w)]
     return self._bytes(F.interpolate(x, size, mode='bicubic', antialias=True).clamp(-1,1))
 
 # %% ../nbs/04_data.ipynb #900cb316
@@ -152,17 +152,17 @@ def dihedral(u:Tensor, # (C,H,W)
 @patch
 def to(self:Patches, device, share:float=.25)->bool:
     "Lay all images on a device, if they take no more than this share of what is free there; did they?"
-    device = torch.device(device)
-    room = share*torch.cuda.mem_get_info(device)[0] if device.type=='cuda' else self.images.memory
+    device = torch.empty(0, device=device).device                  # 'cuda' is the GPU in use, by its number
     if self.pixels is not None and self.pixels.device==device: return True
+    room = share*torch.cuda.mem_get_info(device)[0] if device.type=='cuda' else self.images.memory
     rows,sides,size = [],[],0
     with ThreadPoolExecutor(8) as pool:                            # decoders release Python's lock
         for u in pool.map(self.images.__getitem__, range(len(self.images))):
             size += u.numel()
             if size>room: pool.shutdown(cancel_futures=True); return False
             rows.append(u.flatten(1).T); sides.append(u.shape[1:])
-    ends = torch.tensor([h*w for h,w in sides]).cumsum(0)
-    self.starts,self.widths = (t.to(device) for t in (ends-torch.tensor([h*w for h,w in sides]), torch.tensor([w for _,w in sides])))
+    areas,widths = torch.tensor([h*w for h,w in sides]),torch.tensor([w for _,w in sides])
+    self.starts,self.widths = (areas.cumsum(0)-areas).to(device),widths.to(device)
     self.pixels = torch.cat(rows).to(device)                       # (pixels of all images, C)
     return True
 

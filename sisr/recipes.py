@@ -191,6 +191,7 @@ def _as(kind, name, v):
     try: return yes_no[v.lower()] if kind is bool and isinstance(v,str) else kind(v)
     except (ValueError, KeyError, TypeError): raise SisrError(f'setting {name}={v}: {kind.__name__} is wanted') from None
 
+# %% ../nbs/13_recipes.ipynb #a12ddc00
 def _at_scale(r, v):
     "What to do for another scale"
     near = [n for n,o in RECIPES.items() if str(o.scale)==str(v) and o.unpaired==r.unpaired and o.gray==r.gray]

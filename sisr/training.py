@@ -128,6 +128,7 @@ def _usable(items, gray):
     for i in range(len(items)): images[i]
     return [x for i,x in enumerate(items) if i not in images.skipped]
 
+# %% ../nbs/13a_training.ipynb #2003ec00
 def _typical(items, gray):
     "Height and width of the median image, of ten at most"
     with warnings.catch_warnings():
@@ -144,6 +145,7 @@ def _sized_right(lr, hr, protocol, gray):
         raise SisrError(f'HR images of {x}x{y} px are smaller than the {protocol.crop} that protocol {protocol.name} cuts{swapped or ": give larger ones, or take a recipe for any images, such as unsupervised-x4"}')
     if swapped: warnings.warn(f'LR images are larger than HR images ({w}x{h} and {x}x{y} px){swapped}', SisrWarning)
 
+# %% ../nbs/13a_training.ipynb #2003ec01
 def _large_enough(images, side, what, most=100):
     "Numbers of every so many of them, those that hold a patch; of all, where none of these does"
     for some in (range(0, len(images), max(1, len(images)//most)), range(len(images))):

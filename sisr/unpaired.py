@@ -123,6 +123,7 @@ class Unpaired:
     def cut(self, plans:tuple)->tuple: return self.lr.cut(plans[0]),self.hr.cut(plans[1])
     def to(self, device)->bool: return all([p.to(device) for p in (self.lr,self.hr)])
 
+# %% ../nbs/04a_unpaired.ipynb #8111ec00
 def _strangers(some, others):
     "No person may be on both sides, as far as names tell"
     who = identities([*some,*others])                              # asked at once: a list that lies beside one side names both
