@@ -1,5 +1,6 @@
 "A network that grows: nothing it knew is lost, wherever it is killed, and what it has become is a network like any other"
 import json, random, signal, subprocess, sys, time
+from dataclasses import replace
 import pytest, torch
 from hypothesis import given, settings, strategies as st
 from PIL import Image
@@ -148,6 +149,23 @@ def test_a_trainer_that_grows_changes_no_number_of_what_was(arch, tmp_path):
     assert not moved                                               # the old part rests, to the last number
     t._size(all_ := Stage('all', 3, 1e-3)); t.step(t.patches[0], all_)
     assert any(not torch.equal(t.net.state_dict()[k], v) for k,v in g.items())
+
+def test_what_rested_learns_again_when_compiled(tmp_path):
+    "A compiled network must notice that its trunk may learn"
+    from sisr.recipes import recipe
+    from sisr.stages import Stage
+    from sisr.training import trainer
+    r = replace(recipe('photos-x8'), net=dict(faithful=False, width=8, blocks=1), batch=2, patch=64, compiled=True)
+    t = trainer(r, generator(4, 3, **r.net), samples()[:4], tmp_path, show=False)
+    alone,both = Stage('new', 4, 1e-3, frozen=True),Stage('both', 3, 1e-3)
+    stem = lambda: t.net.stem[0].weight.detach().clone()
+    was = stem()
+    t._size(alone)
+    for k in range(4): t.step(t.patches[k], alone)
+    assert torch.equal(stem(), was)
+    t._size(both)
+    for k in range(3): t.step(t.patches[k], both)
+    assert not torch.equal(stem(), was)
 
 def test_what_has_not_learnt_may_not_rest(small, tmp_path, capsys):
     two = save_model(generator(2, faithful=False, width=8, blocks=1), tmp_path/'two.safetensors')
