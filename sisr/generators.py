@@ -126,7 +126,8 @@ class ESRGAN(nn.Module):
         f = self.stem(x)                                           # (N,width,h/k,w/k)
         f = f + self.trunk(f)
         for stage in self.stages: f = stage(f)                     # (N,width,h*s,w*s) at last
-        return 2*self.heads[str(s)](f).float()[..., :h*s, :w*s]-1
+        sr = 2*self.heads[str(s)](f).float()-1
+        return sr[..., :h*s, :w*s] if h%k or w%k else sr           # a cut only where there is something to cut: PyTorch 2.11 exports no other
 
 # %% ../nbs/06_generators.ipynb #2e7e05cc
 ARCHITECTURES = dict(SRResNet=SRResNet, RRDBNet=RRDBNet, ESRGAN=ESRGAN)

@@ -59,7 +59,7 @@ class Shrink(nn.Module):
     def down(self, x, d=None): return F.conv2d(x, self.kernel, **self.how)/(self.ones(x) if d is None else d)   # A: (N,C,H,w*s) -> (N,C,H,w)
     def back(self, y, d): return F.conv_transpose2d(y/d, self.kernel, **self.how)            # A^T
     def pinv(self, y, steps=STEPS):
-        z,d = self.omega*y,self.ones(y.repeat_interleave(self.s, -1))
+        z,d = self.omega*y,self.ones(torch.cat([y]*self.s, -1))
         for _ in range(steps): z = z + self.omega*(y-self.down(self.back(z,d), d))
         return self.back(z,d)                                                                # A+: (N,C,h,w) -> (N,C,h,w*s)
 

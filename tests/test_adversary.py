@@ -18,6 +18,7 @@ from sisr.runs import load_checkpoint, save_checkpoint
 from sisr.stages import Climb, Ramp, Stage
 from sisr.trainer import Trainer
 
+CPU = {**os.environ,'CUDA_VISIBLE_DEVICES':''}                      # whose bits repeat without being asked to; test_gpu.py asks a GPU
 SET = 'steps=24 patch=48 batch=4 width=8 blocks=1'.split()       # 15 of pixels, 5 of D alone at most, 4 of both
 
 @pytest.fixture(scope='module')
@@ -32,7 +33,7 @@ def small(tmp_path_factory):
 def words(small, out, *more): return ['train','--recipe','supervised-x4','--quick','--data',str(small),'--out',str(out),'--set',*SET,*more]
 
 def begin(small, out, *more):
-    return subprocess.Popen([sys.executable,'-m','sisr.cli',*words(small,out,*more)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen([sys.executable,'-m','sisr.cli',*words(small,out,*more)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=CPU)
 
 def finish(small, out, *more):
     p = begin(small, out, *more)

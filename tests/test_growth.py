@@ -1,5 +1,5 @@
 "A network that grows: nothing it knew is lost, wherever it is killed, and what it has become is a network like any other"
-import json, random, signal, subprocess, sys, time
+import json, os, random, signal, subprocess, sys, time
 from dataclasses import replace
 import pytest, torch
 from hypothesis import given, settings, strategies as st
@@ -14,6 +14,8 @@ from sisr.growth import carry_, carry_optimizer, freeze, grow
 from sisr.images import SisrError, samples, to_tensor
 from sisr.resize import consistent, downscale, upscale
 from sisr.upscaler import Upscaler
+
+CPU = {**os.environ,'CUDA_VISIBLE_DEVICES':''}                      # whose bits repeat without being asked to; test_gpu.py asks a GPU
 
 def stirred(net, seed=0):
     "As if it had learnt something: no number is what it was made with"
@@ -88,7 +90,7 @@ def whole(small, tmp_path_factory):
 def test_kill_9_before_and_after_it_grows_then_resume_is_bit_equal(small, whole, tmp_path):
     out,more = tmp_path/'run',[]
     for first,last in ((2,8),(10,11),(13,20)):
-        p = subprocess.Popen([sys.executable,'-m','sisr.cli',*words(small,out,*more)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        p = subprocess.Popen([sys.executable,'-m','sisr.cli',*words(small,out,*more)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=CPU)
         at = random.randint(first,last)
         for line in p.stderr:
             if line.startswith('step ') and int(line.split()[1].split('/')[0].rstrip(':'))>=at: break

@@ -1,5 +1,5 @@
 "Learning without pairs: two folders that may not show the same, a training that ends where an undisturbed one does"
-import json, signal, subprocess, sys, time
+import json, os, signal, subprocess, sys, time
 import pytest, torch
 from PIL import Image
 from safetensors.torch import load_file
@@ -9,6 +9,7 @@ from sisr.images import SisrError, SisrWarning, samples, to_pil, to_tensor
 from sisr.resize import crop_to_multiple, downscale
 from sisr.unpaired import Unpaired, twins
 
+CPU = {**os.environ,'CUDA_VISIBLE_DEVICES':''}                      # whose bits repeat without being asked to; test_gpu.py asks a GPU
 TINY = '--quick --set steps=40 patch=32 batch=4 width=8 blocks=1'.split()
 
 @pytest.fixture(scope='module')
@@ -128,11 +129,11 @@ def test_different_pictures_are_far_apart():
 
 def test_kill_9_then_resume_is_bit_equal(folders, tmp_path):
     run = lambda out,*more: [sys.executable,'-m','sisr.cli',*command(folders, out, *more)]
-    assert subprocess.run(run(tmp_path/'a'), capture_output=True, timeout=300).returncode==0
-    p = subprocess.Popen(run(tmp_path/'b'), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    assert subprocess.run(run(tmp_path/'a'), capture_output=True, timeout=300, env=CPU).returncode==0
+    p = subprocess.Popen(run(tmp_path/'b'), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=CPU)
     for line in p.stderr:
         if 'frechet' in line: break
     time.sleep(.2); p.send_signal(signal.SIGKILL); p.wait(); p.stderr.close()
-    assert subprocess.run(run(tmp_path/'b','--resume'), capture_output=True, timeout=300).returncode==0
+    assert subprocess.run(run(tmp_path/'b','--resume'), capture_output=True, timeout=300, env=CPU).returncode==0
     a,b = (load_file(tmp_path/k/'model.safetensors') for k in 'ab')
     assert all(torch.equal(a[k],b[k]) for k in a)
