@@ -1,7 +1,7 @@
-"""What a training step costs on a GPU: `python .ci/gpu.py [OUT.json]`, two minutes; the numbers of the page On a GPU.
+"""What a training step costs on a GPU: `python .ci/gpu.py [OUT.json]`, three minutes; the numbers of the page On a GPU.
 
 Recipes by turns of a second each: milliseconds a step, images a second, share of the machine's bfloat16 rate, seconds without data,
-and whether anything in a step made the host wait. Images are the shipped samples and noise: a step costs the same whatever it sees."""
+and whether anything in a step made the host wait; and what convolutions of several widths reach. Images are the shipped samples and noise: a step costs the same whatever it sees."""
 import json, sys, tempfile, time, warnings
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +17,9 @@ from sisr.recipes import LEAN, recipe
 from sisr.training import trainer
 
 LARGE = dict(faithful=False, width=64, blocks=18)
+WIDE = dict(faithful=False, width=128, blocks=3)                    # as many parameters
 CASES = [(name, batch, patch, net, compiled) for name,batch,patch,net in (
-             ('photos-x4',16,128,LEAN), ('photos-x4',64,128,LEAN), ('photos-x4',64,192,LARGE), ('faces-x4',64,128,LEAN), ('faces-x8',64,128,LEAN),
+             ('photos-x4',16,128,LEAN), ('photos-x4',64,128,LEAN), ('photos-x4',64,192,LARGE), ('photos-x4',64,192,WIDE), ('faces-x4',64,128,LEAN), ('faces-x8',64,128,LEAN),
              ('faces-x4-gan',8,64,LEAN), ('faces-x4-gan',32,64,LEAN), ('faces-x4-unsupervised',4,128,LEAN), ('faces-x4-unsupervised',16,128,LEAN))
          for compiled in (False, True)]
 noise = lambda n,h,w: [torch.randint(0, 256, (h,w,3), dtype=torch.uint8).numpy() for _ in range(n)]
@@ -63,8 +64,22 @@ def measure(name, batch, patch, net, compiled, top):
     print({k:v for k,v in row.items() if k!='kernels'}, f'{batch/median(laps):,.0f} images/s', f'{ops/median(laps)/top:.1%} of the rate' if ops else '', flush=True)
     return row
 
+def widths(top, device='cuda', batch=64, side=48, channels=(32,48,64,96,128,192,256), n=40):
+    "Share of the rate that one 3x3 convolution reaches, by its channels: forward, and both halves of its gradient"
+    def share(f, ops):
+        for _ in range(5): f()
+        torch.cuda.synchronize(); began = time.perf_counter()
+        for _ in range(n): f()
+        torch.cuda.synchronize(); return ops/((time.perf_counter()-began)/n)/top
+    make = lambda *shape: torch.randn(*shape, device=device, dtype=torch.bfloat16).to(memory_format=torch.channels_last)
+    def row(c):
+        x,k,g,ops = make(batch,c,side,side),make(c,c,3,3),make(batch,c,side,side),2*batch*side*side*c*c*9
+        back = lambda *which: lambda: torch.ops.aten.convolution_backward(g, x, k, None, [1,1], [1,1], [1,1], False, [0,0], 1, which)
+        return dict(width=c, forward=share(lambda: torch.conv2d(x, k, None, 1, 1), ops), input=share(back(True,False,False), ops), weight=share(back(False,True,False), ops))
+    with tuned(): return [row(c) for c in channels]
+
 if __name__ == '__main__':
     if not torch.cuda.is_available(): sys.exit('.ci/gpu.py: there is no CUDA GPU here')
     top = rate(torch.bfloat16, 'cuda')
-    res = dict(device=torch.cuda.get_device_name(), torch=torch.__version__, rate=top, rows=[measure(*c, top) for c in CASES])
+    res = dict(device=torch.cuda.get_device_name(), torch=torch.__version__, rate=top, widths=widths(top), rows=[measure(*c, top) for c in CASES])
     if sys.argv[1:]: Path(sys.argv[1]).write_text(json.dumps(res, indent=1))

@@ -6,6 +6,7 @@
 from __future__ import annotations
 import gzip, hashlib, queue, re, threading, time, warnings
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 import numpy as np
 import torch
@@ -32,6 +33,7 @@ class ImageSet:
         self.items = list(image_files(source)) if isinstance(source,(str,Path)) else list(source)
         self.protocol,self.scale,self.gray,self.memory,self.versions = protocol,scale,gray,memory,versions
         self.skipped,self._kept,self._lock = {},{},threading.Lock()
+        self._opened = lru_cache(16)(lambda k: to_tensor(self.items[k], gray=self.gray))   # whose versions are made one after the other
         if not self.items: raise SisrError('no images to train on: the list is empty')
         self[0]                                                    # at least one must be good
 
@@ -52,7 +54,7 @@ def _get(self:ImageSet, i):
     version,k = divmod(i, len(self.items))
     if k in self.skipped: return None
     item = self.items[k]
-    try: u = self._decode(item) if not version else self._varied(item, [version,k])
+    try: u = self._decode(item) if not version else self._varied(k, version)
     except SisrError as e:
         named = isinstance(item, (str,Path)) and str(item) not in str(e)   # whose image is it?
         self.skipped[k] = f'{item}: {e}' if named else str(e)
@@ -75,12 +77,12 @@ def _bytes(self:ImageSet, x):
 
 # %% ../nbs/04_data.ipynb #04d0b002
 @patch
-def _varied(self:ImageSet, item, seed):
+def _varied(self:ImageSet, k, version):
     "The image sized otherwise; of one that a protocol cuts, another square, four fifths of its sides or more"
-    x,p,rng = to_tensor(item, gray=self.gray),self.protocol,np.random.default_rng(seed)
+    x,p,rng = self._opened(k),self.protocol,np.random.default_rng([version,k])
     h,w = x.shape[-2:]
     if p and p.crop:
-        if min(h,w)<p.crop: return self._decode(item)              # which says so
+        if min(h,w)<p.crop: return self._decode(self.items[k])              # which says so
         side = int(rng.integers(4*p.crop//5, min(h,w)+1))
         t,l = (int(rng.integers(n-side+1)) for n in (h,w))
         x,size = x[..., t:t+side, l:l+side],(p.size or side,)*2
@@ -155,12 +157,14 @@ def to(self:Patches, device, share:float=.25)->bool:
     device = torch.empty(0, device=device).device                  # 'cuda' is the GPU in use, by its number
     if self.pixels is not None and self.pixels.device==device: return True
     room = share*torch.cuda.mem_get_info(device)[0] if device.type=='cuda' else self.images.memory
-    rows,sides,size = [],[],0
+    n,size = len(self.images.items),0
+    order = [i for k in range(n) for i in range(k, len(self.images), n)]   # all versions of one image, then of the next: each is opened once
+    rows,sides = [None]*len(order),[None]*len(order)
     with ThreadPoolExecutor(8) as pool:                            # decoders release Python's lock
-        for u in pool.map(self.images.__getitem__, range(len(self.images))):
+        for i,u in zip(order, pool.map(self.images.__getitem__, order)):
             size += u.numel()
             if size>room: pool.shutdown(cancel_futures=True); return False
-            rows.append(u.flatten(1).T); sides.append(u.shape[1:])
+            rows[i],sides[i] = u.flatten(1).T,u.shape[1:]
     areas,widths = torch.tensor([h*w for h,w in sides]),torch.tensor([w for _,w in sides])
     self.starts,self.widths = (areas.cumsum(0)-areas).to(device),widths.to(device)
     self.pixels = torch.cat(rows).to(device)                       # (pixels of all images, C)
