@@ -1,4 +1,4 @@
-"""What a training step costs on a GPU: `python .ci/gpu.py [OUT.json]`, three minutes; the numbers of the page On a GPU.
+"""What a training step costs on a GPU: `python .ci/gpu.py [OUT.json]`, three minutes; most numbers of the page On a GPU.
 
 Recipes by turns of a second each: milliseconds a step, images a second, share of the machine's bfloat16 rate, seconds without data,
 and whether anything in a step made the host wait; and what convolutions of several widths reach. Images are the shipped samples and noise: a step costs the same whatever it sees."""
@@ -67,10 +67,13 @@ def measure(name, batch, patch, net, compiled, top):
 def widths(top, device='cuda', batch=64, side=48, channels=(32,48,64,96,128,192,256), n=40):
     "Share of the rate that one 3x3 convolution reaches, by its channels: forward, and both halves of its gradient"
     def share(f, ops):
-        for _ in range(5): f()
-        torch.cuda.synchronize(); began = time.perf_counter()
-        for _ in range(n): f()
-        torch.cuda.synchronize(); return ops/((time.perf_counter()-began)/n)/top
+        for _ in range(5): f()                                     # cuDNN makes its choice
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):                              # started as one: the processor is left out
+            for _ in range(n): f()
+        graph.replay(); torch.cuda.synchronize(); began = time.perf_counter()
+        graph.replay(); torch.cuda.synchronize()
+        return ops/((time.perf_counter()-began)/n)/top
     make = lambda *shape: torch.randn(*shape, device=device, dtype=torch.bfloat16).to(memory_format=torch.channels_last)
     def row(c):
         x,k,g,ops = make(batch,c,side,side),make(c,c,3,3),make(batch,c,side,side),2*batch*side*side*c*c*9

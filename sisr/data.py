@@ -6,7 +6,6 @@
 from __future__ import annotations
 import gzip, hashlib, queue, re, threading, time, warnings
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from pathlib import Path
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor
 from .images import SisrError, SisrWarning, image_files, to_tensor, to_uint8
+from .resize import crop_to_multiple
 from .metrics import Protocol
 
 # %% auto #0
@@ -33,7 +33,7 @@ class ImageSet:
         self.items = list(image_files(source)) if isinstance(source,(str,Path)) else list(source)
         self.protocol,self.scale,self.gray,self.memory,self.versions = protocol,scale,gray,memory,versions
         self.skipped,self._kept,self._lock = {},{},threading.Lock()
-        self._opened = lru_cache(16)(lambda k: to_tensor(self.items[k], gray=self.gray))   # whose versions are made one after the other
+        self._last = threading.local()                             # what each thread opened last
         if not self.items: raise SisrError('no images to train on: the list is empty')
         self[0]                                                    # at least one must be good
 
@@ -57,11 +57,11 @@ def _get(self:ImageSet, i):
     try: u = self._decode(item) if not version else self._varied(k, version)
     except SisrError as e:
         named = isinstance(item, (str,Path)) and str(item) not in str(e)   # whose image is it?
-        self.skipped[k] = f'{item}: {e}' if named else str(e)
-        warnings.warn(f'skipped {self.skipped[k]}', SisrWarning, stacklevel=4)
+        with self._lock: told,self.skipped[k] = k in self.skipped,f'{item}: {e}' if named else str(e)
+        if not told: warnings.warn(f'skipped {self.skipped[k]}', SisrWarning, stacklevel=4)
         return None
     with self._lock:
-        if u.numel()<=self.memory: self._kept[i] = u; self.memory -= u.numel()
+        if i not in self._kept and u.numel()<=self.memory: self._kept[i] = u; self.memory -= u.numel()
     return u
 
 # %% ../nbs/04_data.ipynb #70ecadee
@@ -77,6 +77,12 @@ def _bytes(self:ImageSet, x):
 
 # %% ../nbs/04_data.ipynb #04d0b002
 @patch
+def _opened(self:ImageSet, k):
+    "Image k as it is; each thread keeps the last one open, for its versions"
+    if getattr(self._last, 'k', None)!=k: self._last.x,self._last.k = to_tensor(self.items[k], gray=self.gray or getattr(self.protocol, 'channels', 3)==1),k
+    return self._last.x
+
+@patch
 def _varied(self:ImageSet, k, version):
     "The image sized otherwise; of one that a protocol cuts, another square, four fifths of its sides or more"
     x,p,rng = self._opened(k),self.protocol,np.random.default_rng([version,k])
@@ -87,7 +93,7 @@ def _varied(self:ImageSet, k, version):
         t,l = (int(rng.integers(n-side+1)) for n in (h,w))
         x,size = x[..., t:t+side, l:l+side],(p.size or side,)*2
     else: f = rng.uniform(.5,1); size = [max(1, round(f*n)) for n in (h,w)]
-    return self._bytes(F.interpolate(x, size, mode='bicubic', antialias=True).clamp(-1,1))
+    return self._bytes(crop_to_multiple(F.interpolate(x, size, mode='bicubic', antialias=True).clamp(-1,1), self.scale))
 
 # %% ../nbs/04_data.ipynb #900cb316
 class Patches:
@@ -110,8 +116,10 @@ class Patches:
 
     def _drawn(self, p):
         i,s,rng = self._fitting(self._index(p)),self.size,np.random.default_rng([self.seed, 0, p])
-        h,w = self.images[i].shape[1:]
+        h,w = self._sides(i)
         return i,*(int(rng.integers(n)) for n in (h-s+1, w-s+1, self.flips))
+
+    def _sides(self, i): return self.images[i].shape[1:] if self.pixels is None else self.sides[i]
 
     def cut(self, plan:Tensor)->Tensor: # -> (batch,C,size,size) uint8
         "Do it"
@@ -133,12 +141,12 @@ def _index(self:Patches, p):
 def _fitting(self:Patches, i):
     "i, or the number of the next image that is large enough"
     for j in range(i, i+len(self.images)):
-        j %= len(self.images); u = self.images[j]
-        if min(u.shape[1:])>=self.size: return j
+        j %= len(self.images); h,w = self._sides(j)
+        if min(h,w)>=self.size: return j
         k = j%len(self.images.items)
         if j in self._too_small or k in self.images.skipped: continue
         self._too_small.add(j)
-        if len(self._too_small)==1: warnings.warn(f'skipped {self.images.items[k]}, and all like it: {u.shape[2]}x{u.shape[1]} px is smaller than a patch of {self.size}', SisrWarning, stacklevel=4)
+        if len(self._too_small)==1: warnings.warn(f'skipped {self.images.items[k]}, and all like it: {w}x{h} px is smaller than a patch of {self.size}', SisrWarning, stacklevel=4)
     raise SisrError(f'no image is as large as a patch of {self.size} px: choose a smaller patch')
 
 # %% ../nbs/04_data.ipynb #4ae342d1
@@ -157,17 +165,17 @@ def to(self:Patches, device, share:float=.25)->bool:
     device = torch.empty(0, device=device).device                  # 'cuda' is the GPU in use, by its number
     if self.pixels is not None and self.pixels.device==device: return True
     room = share*torch.cuda.mem_get_info(device)[0] if device.type=='cuda' else self.images.memory
-    n,size = len(self.images.items),0
-    order = [i for k in range(n) for i in range(k, len(self.images), n)]   # all versions of one image, then of the next: each is opened once
-    rows,sides = [None]*len(order),[None]*len(order)
+    n,size,made = len(self.images.items),0,{}
+    versions = lambda k: [(i, self.images[i]) for i in range(k, len(self.images), n)]    # one after the other: an image is opened once
     with ThreadPoolExecutor(8) as pool:                            # decoders release Python's lock
-        for i,u in zip(order, pool.map(self.images.__getitem__, order)):
+        for i,u in (iu for some in pool.map(versions, range(n)) for iu in some):
             size += u.numel()
             if size>room: pool.shutdown(cancel_futures=True); return False
-            rows[i],sides[i] = u.flatten(1).T,u.shape[1:]
+            made[i] = u
+    rows,sides = zip(*((made[i].flatten(1).T, made[i].shape[1:]) for i in range(len(self.images))))
     areas,widths = torch.tensor([h*w for h,w in sides]),torch.tensor([w for _,w in sides])
     self.starts,self.widths = (areas.cumsum(0)-areas).to(device),widths.to(device)
-    self.pixels = torch.cat(rows).to(device)                       # (pixels of all images, C)
+    self.sides,self.pixels = sides,torch.cat(rows).to(device)     # (pixels of all images, C)
     return True
 
 @patch

@@ -1,10 +1,10 @@
 "Folders as people have them"
-import warnings
+import time, warnings
 import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 from sisr.data import Feed, ImageSet, Patches, named, split_by_identity
-from sisr.images import SisrError, samples
+from sisr.images import SisrError, SisrWarning, samples
 from sisr.metrics import Protocol
 
 @pytest.fixture(scope='module')
@@ -107,3 +107,26 @@ def test_versions_on_the_command_line(tmp_path, capfd):
     assert told['recipe']['versions']==3 and told['images']<=len(samples())
     assert train('photos-x2', *data, '--set', *few, 'versions=0') and '1 or more' in capfd.readouterr().err
     assert train('unsupervised-x4', '--lr', data[1], '--hr', data[1], '--set', 'versions=2') and 'for training with pairs' in capfd.readouterr().err
+
+def test_versions_are_made_from_one_opening(monkeypatch):
+    "Laid out on a device all at once, in the order in which they are numbered, a bad image told once"
+    import sisr.data as data
+    opened,real = [],data.to_tensor
+    def slow(item, **kw): opened.append(1); time.sleep(.01); return real(item, **kw)
+    monkeypatch.setattr(data, 'to_tensor', slow)
+    rng = np.random.default_rng(0)
+    items = [rng.integers(0, 256, (40+i,48,3), dtype=np.uint8) for i in range(6)]
+    there,here = (Patches(ImageSet(items, versions=5), 16, 8) for _ in range(2))
+    opened.clear()
+    assert there.to('cpu') and len(opened)<=2*len(items)           # as it is, and for all its versions
+    assert all(torch.equal(there[k], here[k]) for k in range(4))
+    with pytest.warns(SisrWarning) as said: assert Patches(ImageSet([items[0],'no such file.png',items[1]], versions=5), 16, 8).to('cpu')
+    assert len(said)==1
+
+def test_versions_keep_what_a_set_promises():
+    "Sides that are multiples, one channel where the protocol has one"
+    item = np.random.default_rng(0).integers(0, 256, (45,51,3), dtype=np.uint8)
+    more = ImageSet([item], scale=4, versions=9)
+    assert all(n%4==0 for i in range(1,9) for n in more[i].shape[1:])
+    gray = ImageSet([item], Protocol(channels=1), versions=2)
+    assert all((gray[i]==gray[i][:1]).all() for i in range(2))
