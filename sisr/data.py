@@ -54,7 +54,7 @@ def _get(self:ImageSet, i):
     version,k = divmod(i, len(self.items))
     if k in self.skipped: return None
     item = self.items[k]
-    try: u = self._decode(item) if not version else self._varied(k, version)
+    try: u = self._decode(k) if not version else self._varied(k, version)
     except SisrError as e:
         named = isinstance(item, (str,Path)) and str(item) not in str(e)   # whose image is it?
         with self._lock: told,self.skipped[k] = k in self.skipped,f'{item}: {e}' if named else str(e)
@@ -66,9 +66,16 @@ def _get(self:ImageSet, i):
 
 # %% ../nbs/04_data.ipynb #70ecadee
 @patch
-def _decode(self:ImageSet, item):
-    "File, array or tensor -> uint8 (C,H,W)"
-    return self._bytes(self.protocol.hr(item, self.scale) if self.protocol else to_tensor(item, gray=self.gray))
+def _opened(self:ImageSet, k):
+    "Image k as it lies there; each thread keeps the last one open, for its versions"
+    if getattr(self._last, 'k', None)!=k: self._last.x,self._last.k = to_tensor(self.items[k], gray=self.gray or getattr(self.protocol, 'channels', 3)==1),k
+    return self._last.x
+
+@patch
+def _decode(self:ImageSet, k):
+    "Image k -> uint8 (C,H,W)"
+    x = self._opened(k)
+    return self._bytes(self.protocol.hr(x, self.scale) if self.protocol else x)
 
 @patch
 def _bytes(self:ImageSet, x):
@@ -77,18 +84,12 @@ def _bytes(self:ImageSet, x):
 
 # %% ../nbs/04_data.ipynb #04d0b002
 @patch
-def _opened(self:ImageSet, k):
-    "Image k as it is; each thread keeps the last one open, for its versions"
-    if getattr(self._last, 'k', None)!=k: self._last.x,self._last.k = to_tensor(self.items[k], gray=self.gray or getattr(self.protocol, 'channels', 3)==1),k
-    return self._last.x
-
-@patch
 def _varied(self:ImageSet, k, version):
     "The image sized otherwise; of one that a protocol cuts, another square, four fifths of its sides or more"
     x,p,rng = self._opened(k),self.protocol,np.random.default_rng([version,k])
     h,w = x.shape[-2:]
     if p and p.crop:
-        if min(h,w)<p.crop: return self._decode(self.items[k])              # which says so
+        if min(h,w)<p.crop: return self._decode(k)                 # which says so
         side = int(rng.integers(4*p.crop//5, min(h,w)+1))
         t,l = (int(rng.integers(n-side+1)) for n in (h,w))
         x,size = x[..., t:t+side, l:l+side],(p.size or side,)*2

@@ -170,8 +170,8 @@ def grow(self:Trainer):
 def _size(self:Trainer, stage:Stage):
     "G as large as the stage wants it, and the stage's part of it ready to learn"
     while self.net.scale<(stage.scale or self.degrade.scale): self.grow()
-    rests = not all(p.requires_grad for p in self.net.parameters())
-    if self.compiled and rests!=stage.frozen: torch.compiler.reset()   # what was compiled would let the same part rest for ever
+    changes = self.compiled and stage.frozen==all(p.requires_grad for p in self.net.parameters())
+    if changes: torch.compiler.reset()                             # what was compiled would let the same part rest for ever
     freeze(self.net, stage.frozen)
 
 # %% ../nbs/12_trainer.ipynb #cbae9838
