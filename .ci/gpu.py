@@ -1,7 +1,8 @@
 """What a training step costs on a GPU: `python .ci/gpu.py [OUT.json]`, three minutes; most numbers of the page On a GPU.
 
 Recipes by turns of a second each: milliseconds a step, images a second, share of the machine's bfloat16 rate, seconds without data,
-and whether anything in a step made the host wait; and what convolutions of several widths reach. Images are the shipped samples and noise: a step costs the same whatever it sees."""
+whether anything in a step made the host wait; and what convolutions of several widths reach. Images are the shipped samples and noise:
+a step costs the same whatever it sees."""
 import json, sys, tempfile, time, warnings
 from dataclasses import replace
 from pathlib import Path
@@ -64,7 +65,7 @@ def measure(name, batch, patch, net, compiled, top):
     print({k:v for k,v in row.items() if k!='kernels'}, f'{batch/median(laps):,.0f} images/s', f'{ops/median(laps)/top:.1%} of the rate' if ops else '', flush=True)
     return row
 
-def widths(top, device='cuda', batch=64, side=48, channels=(32,48,64,96,128,192,256), n=40):
+def widths(top, batch=64, side=48, channels=(32,48,64,96,128,192,256), n=40):
     "Share of the rate that one 3x3 convolution reaches, by its channels: forward, and both halves of its gradient"
     def share(f, ops):
         for _ in range(5): f()                                     # cuDNN makes its choice
@@ -74,7 +75,7 @@ def widths(top, device='cuda', batch=64, side=48, channels=(32,48,64,96,128,192,
         graph.replay(); torch.cuda.synchronize(); began = time.perf_counter()
         graph.replay(); torch.cuda.synchronize()
         return ops/((time.perf_counter()-began)/n)/top
-    make = lambda *shape: torch.randn(*shape, device=device, dtype=torch.bfloat16).to(memory_format=torch.channels_last)
+    make = lambda *shape: torch.randn(*shape, device='cuda', dtype=torch.bfloat16).to(memory_format=torch.channels_last)
     def row(c):
         x,k,g,ops = make(batch,c,side,side),make(c,c,3,3),make(batch,c,side,side),2*batch*side*side*c*c*9
         back = lambda *which: lambda: torch.ops.aten.convolution_backward(g, x, k, None, [1,1], [1,1], [1,1], False, [0,0], 1, which)

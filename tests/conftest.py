@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+CPU = {**os.environ,'CUDA_VISIBLE_DEVICES':''}                      # where a GPU is hidden: bits repeat without being asked to; test_gpu.py asks a GPU
 
 def pytest_collection_modifyitems(items):
     wanted = [i for i in items if i.get_closest_marker('gpu')]

@@ -1,9 +1,10 @@
 "A run with an adversary: killed anywhere it ends as if undisturbed; what goes wrong is one line, and costs nothing that was saved"
-import json, os, random, shutil, signal, subprocess, sys, time
+import json, random, shutil, signal, subprocess, sys, time
 import pytest, torch
 from dataclasses import asdict, replace
 from PIL import Image
 from safetensors.torch import load_file
+from conftest import CPU
 from sisr.adversary import Adversary
 from sisr.cli import main
 from sisr.degradations import Bicubic
@@ -18,7 +19,6 @@ from sisr.runs import load_checkpoint, save_checkpoint
 from sisr.stages import Climb, Ramp, Stage
 from sisr.trainer import Trainer
 
-CPU = {**os.environ,'CUDA_VISIBLE_DEVICES':''}                      # whose bits repeat without being asked to; test_gpu.py asks a GPU
 SET = 'steps=24 patch=48 batch=4 width=8 blocks=1'.split()       # 15 of pixels, 5 of D alone at most, 4 of both
 
 @pytest.fixture(scope='module')

@@ -1,10 +1,11 @@
 "A network that grows: nothing it knew is lost, wherever it is killed, and what it has become is a network like any other"
-import json, os, random, signal, subprocess, sys, time
+import json, random, signal, subprocess, sys, time
 from dataclasses import replace
 import pytest, torch
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 from safetensors.torch import load_file
+from conftest import CPU
 from sisr.cli import main
 from sisr.discriminators import GrownDiscriminator, SRGANDiscriminator, UNetDiscriminator, discriminator
 from sisr.generators import generator
@@ -15,7 +16,6 @@ from sisr.images import SisrError, samples, to_tensor
 from sisr.resize import consistent, downscale, upscale
 from sisr.upscaler import Upscaler
 
-CPU = {**os.environ,'CUDA_VISIBLE_DEVICES':''}                      # whose bits repeat without being asked to; test_gpu.py asks a GPU
 
 def stirred(net, seed=0):
     "As if it had learnt something: no number is what it was made with"

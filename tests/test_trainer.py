@@ -1,7 +1,8 @@
 "A run that is killed, interrupted, or shared by processes ends where an undisturbed one does"
-import json, os, random, shutil, signal, subprocess, sys, time
+import json, random, shutil, signal, subprocess, sys, time
 import pytest, torch
 from safetensors.torch import load_file
+from conftest import CPU
 from sisr.images import samples
 from sisr.runs import load_checkpoint
 
@@ -9,7 +10,6 @@ SET = 'steps=60 patch=48 batch=4 width=8 blocks=1'.split()
 
 def command(out, *more): return [sys.executable,'-m','sisr.cli','train','--recipe','photos-x4','--data',str(samples()[0].parent),'--out',str(out),'--quick','--set',*SET,*more]
 
-CPU = {**os.environ,'CUDA_VISIBLE_DEVICES':''}                      # whose bits repeat without being asked to; test_gpu.py asks a GPU
 
 def run(out, *more, **kw): return subprocess.run(command(out,*more), capture_output=True, text=True, timeout=300, **{'env':CPU, **kw})
 

@@ -1,15 +1,15 @@
 "Learning without pairs: two folders that may not show the same, a training that ends where an undisturbed one does"
-import json, os, signal, subprocess, sys, time
+import json, signal, subprocess, sys, time
 import pytest, torch
 from PIL import Image
 from safetensors.torch import load_file
+from conftest import CPU
 from sisr.cli import main
 from sisr.data import ImageSet, Patches
 from sisr.images import SisrError, SisrWarning, samples, to_pil, to_tensor
 from sisr.resize import crop_to_multiple, downscale
 from sisr.unpaired import Unpaired, twins
 
-CPU = {**os.environ,'CUDA_VISIBLE_DEVICES':''}                      # whose bits repeat without being asked to; test_gpu.py asks a GPU
 TINY = '--quick --set steps=40 patch=32 batch=4 width=8 blocks=1'.split()
 
 @pytest.fixture(scope='module')
