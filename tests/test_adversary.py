@@ -1,5 +1,5 @@
 "A run with an adversary: killed anywhere it ends as if undisturbed; what goes wrong is one line, and costs nothing that was saved"
-import json, random, shutil, signal, subprocess, sys, time
+import json, os, random, shutil, signal, subprocess, sys, time
 import pytest, torch
 from dataclasses import asdict, replace
 from PIL import Image
