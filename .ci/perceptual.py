@@ -1,6 +1,6 @@
 """The tables of the adversary's page: `python .ci/perceptual.py`, with SISR_DATA naming the folder of test images.
 
-Measures bicubic, A+ y and the shipped face networks on faces/val with a perceptual distance, the networks between L1 and GAN
+Measures bicubic, A+ y and the face networks of that page on faces/val with a perceptual distance, the networks between L1 and GAN
 on every fifth of them, bicubic and A+ y at x2 and x8 too, and both and the network at x4 on BSD100, into nbs/results/perceptual.json."""
 import json, os
 from pathlib import Path
@@ -11,6 +11,8 @@ from sisr.upscaler import Upscaler
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTOCOL = Protocol.named('faces128')
+
+KEPT = [ROOT/'nbs'/'results'/f'adversary-{k}.safetensors' for k in ('l1','gan')]      # from the same start as the one of 2019, in the same time
 
 def up(name, **kw): return Upscaler.from_pretrained(name, 'cpu', **kw).tensor
 
@@ -25,12 +27,12 @@ def table(methods, files, scale=4, protocol=PROTOCOL):
 
 def main():
     faces = image_files(f'{os.environ["SISR_DATA"]}/faces/val')
-    methods = {'bicubic': lambda lr: PROTOCOL.bicubic(lr, 4), 'A+ y': lambda lr: pinv(lr, 4), 'L1': up('faces-x4'),
+    methods = {'bicubic': lambda lr: PROTOCOL.bicubic(lr, 4), 'A+ y': lambda lr: pinv(lr, 4), 'L1': up(KEPT[0]),
                'GAN, rules of 2019': up('faces-x4-gan-2019', consistent=False),
-               'GAN, rules of 2019, made consistent': up('faces-x4-gan-2019'), 'GAN, ours': up('faces-x4-gan')}
+               'GAN, rules of 2019, made consistent': up('faces-x4-gan-2019'), 'GAN, ours': up(KEPT[1])}
     rows, versions = table(methods, faces)
     between, _ = table({**{k: methods[k] for k in ('bicubic', 'A+ y', 'GAN, rules of 2019')},
-                        **{f'style {t}': up('faces-x4', style=t) for t in (0, .25, .5, .75, 1)}}, faces[::5])
+                        **{f'style {t}': up(KEPT, style=t) for t in (0, .25, .5, .75, 1)}}, faces[::5])
     plain = {s: table({'bicubic': lambda lr: PROTOCOL.bicubic(lr, s), 'A+ y': lambda lr: pinv(lr, s)}, faces, s)[0] for s in (2, 8)}
     standard = Protocol.named('standard')
     photos, _ = table({'bicubic': lambda lr: standard.bicubic(lr, 4), 'A+ y': lambda lr: pinv(lr, 4), 'L1': up('photos-x4')},

@@ -21,9 +21,9 @@ from .recipes import Recipe, SHARP, TINY
 from .training import begun, fresh, provenance, train, trainer
 
 # %% auto #0
-__all__ = ['PIXELS', 'TRIAL', 'TWEAKS', 'BN', 'DENSE', 'SCRATCH', 'ESRGAN', 'QUESTIONS', 'PLAIN', 'BIG', 'EIGHT', 'PSNR', 'T95',
-           'altered', 'Raw', 'raw_lr', 'unit_gradient', 'watched', 'step_costs', 'fingerprint', 'start', 'run', 'kept',
-           'ask', 'spread', 'interval', 'Answer', 'answer']
+__all__ = ['PIXELS', 'TRIAL', 'TWEAKS', 'BN', 'DENSE', 'WHOLE', 'SCRATCH', 'ESRGAN', 'QUESTIONS', 'PLAIN', 'BIG', 'EIGHT', 'PSNR',
+           'T95', 'altered', 'Raw', 'raw_lr', 'unit_gradient', 'watched', 'step_costs', 'fingerprint', 'start', 'run',
+           'kept', 'ask', 'spread', 'interval', 'Answer', 'answer']
 
 # %% ../nbs/13b_experiments.ipynb #5c550bf5
 PIXELS = Recipe('pixels', 'the start', 4, TINY, (Stage('pixels', 800, 2e-3),), patch=64, batch=8, flips=2, protocol='faces128', ema=.98,
@@ -69,6 +69,7 @@ TWEAKS = dict(raw_lr=raw_lr, unit_gradient=unit_gradient, watched=watched)
 def _ramped(**kw): return altered(TRIAL, ramp=Ramp(factor=4, most=10., patience=2, **kw))
 def _losses(**kw): return altered(TRIAL, losses=dict(l1=1., **kw))
 BN,DENSE = dict(bn=True),dict(network='RRDBNet', width=32, blocks=1, growth=8)
+WHOLE = replace(altered(TRIAL, d=dict(arch=dict(size=128))), patch=128)
 SCRATCH = replace(TRIAL, init='none', stages=(replace(TRIAL.stages[1], steps=500, rate=1e-3),))
 ESRGAN = altered(replace(TRIAL, net=DENSE), d=dict(loss='relativistic'))
 
@@ -89,6 +90,7 @@ QUESTIONS = {
     'adversarial loss':       {'BCE':TRIAL, 'hinge':altered(TRIAL, d=dict(loss='hinge')), 'relativistic':altered(TRIAL, d=dict(loss='relativistic'))},
     'R1 penalty':             {'none':TRIAL, 'weight 0.01':altered(TRIAL, d=dict(r1=.01)), 'weight 0.1':altered(TRIAL, d=dict(r1=.1))},
     'kind of D':              {'SRGAN, BN':TRIAL, 'U-Net, SN':replace(TRIAL, adversary=dict(d='unet', arch=dict(width=16)))},
+    'size of patches':        {'64 pixels':TRIAL, 'whole faces, in the same time':altered(replace(WHOLE, batch=2), steps=150), 'whole faces, as many steps':WHOLE},
     "ESRGAN's pieces":        {"SRGAN's, without BN":TRIAL, 'with BN in G':altered(TRIAL, net=BN), 'relativistic D':altered(TRIAL, d=dict(loss='relativistic')),
                                'dense blocks':replace(TRIAL, net=DENSE), 'dense blocks, relativistic D':ESRGAN},
 }

@@ -12,8 +12,8 @@ from .realistic import degradation
 from .stages import Ramp, Stage
 
 # %% auto #0
-__all__ = ['LEAN', 'TINY', 'FACES', 'PIXEL', 'MNIST', 'SHARP', 'SRGAN', 'QUARREL', 'GANS', 'GROWN', 'ALONE', 'RECIPES', 'OWN',
-           'NET', 'STAGE', 'Recipe', 'recipe', 'miniature', 'checked', 'change']
+__all__ = ['LEAN', 'TINY', 'FACES', 'PIXEL', 'MNIST', 'SHARP', 'WHOLE', 'SRGAN', 'QUARREL', 'OURS', 'GANS', 'GROWN', 'ALONE',
+           'RECIPES', 'OWN', 'NET', 'STAGE', 'Recipe', 'recipe', 'miniature', 'checked', 'change']
 
 # %% ../nbs/13_recipes.ipynb #834bba32
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ MNIST = Recipe('mnist-x2', 'digits 14x14 -> 28x28, the smallest experiment', 2, 
 
 # %% ../nbs/13_recipes.ipynb #e5794752
 SHARP = dict(d='srgan', arch=dict(size=64, width=32))
+WHOLE = dict(d='srgan', arch=dict(size=128, width=32))
 SRGAN = dict(d='srgan', arch=dict(size=64, width=32, bn=True, sn=True), summed=True)
 
 def _quarrel(pixels, alone, both, rate=1e-3, patience=5):
@@ -71,6 +72,11 @@ def _quarrel(pixels, alone, both, rate=1e-3, patience=5):
     return (Stage('pixels', pixels, rate), Stage('D alone', alone, 0, losses={}, rate_d=2e-4, until=.8, shape='flat'),
             Stage('both', both, 2e-4, shape='decay', losses=content, rate_d=2e-4, adversary=.02, ramp=Ramp(1.3, .06, patience)))
 
+def _heavier(steps, rate, weight, *stages):
+    "And then at a heavier weight, which stays"
+    both = stages[-1]
+    return *stages, replace(both, name='heavier', steps=steps, rate=rate, warmup=0., rate_d=rate, adversary=weight, ramp=None)
+
 def _reported(pixels, alone, both):
     "The same, by the rules of 2019"
     content = dict(mse=1., vgg_2019=.1)
@@ -78,17 +84,17 @@ def _reported(pixels, alone, both):
             Stage('both', both, 1e-4, shape='decay', losses=content, rate_d=1e-4, adversary=.001, ramp=Ramp(1.4, .05, blind=True)))
 
 # %% ../nbs/13_recipes.ipynb #94559638
-QUARREL = dict(scale=4, net=LEAN, patch=64, batch=8, init='faces-x4', look=100, **FACES)
+QUARREL = dict(scale=4, net=LEAN, init='faces-x4', look=100, **FACES)
+OURS = dict(adversary=WHOLE, hard=True, ema=.998, patch=128)
 
 GANS = (Recipe('supervised-x4', 'any photographs, x4, L1, then VGG19 and an adversary', 4, LEAN, _quarrel(5500, 300, 4000), patch=64,
                adversary=SHARP, hard=True, ema=.998, look=250),
-        Recipe('faces-x4-gan', 'CelebA faces, x4, from faces-x4: VGG19 and an adversary', stages=_quarrel(50, 300, 2400, 1e-4, 8),
-               adversary=SHARP, hard=True, ema=.98, **QUARREL),
-        Recipe('faces-x8-gan', 'CelebA faces, x8, from faces-x8: VGG19 and an adversary that sees whole faces', stages=_quarrel(50, 300, 700, 1e-4, 8),
-               adversary=dict(d='srgan', arch=dict(size=128, width=32)), hard=True, ema=.98, **{**QUARREL, 'scale':8, 'patch':128, 'batch':4, 'init':'faces-x8'}),
-        Recipe('faces-x4-gan-2019', "the same, the 2019 report's way", stages=_reported(50, 300, 2250), adversary=SRGAN, ema=0.,
+        Recipe('faces-x4-gan', 'CelebA faces, x4, from faces-x4: VGG19 and an adversary that sees whole faces',
+               stages=_heavier(800, 6e-5, .09, *_quarrel(50, 300, 2400, 1e-4, 12)), batch=3, **QUARREL, **OURS),
+        Recipe('faces-x8-gan', 'CelebA faces, x8, from faces-x8: VGG19 and an adversary that sees whole faces',
+               stages=_quarrel(50, 300, 1500, 1e-4, 12), batch=4, **{**QUARREL, 'scale':8, 'init':'faces-x8'}, **OURS),
+        Recipe('faces-x4-gan-2019', "the same, the 2019 report's way", stages=_reported(50, 300, 2250), adversary=SRGAN, ema=0., patch=64, batch=8,
                **{**QUARREL, 'net':{**LEAN, 'bn':True, 'sn':True}}))
-
 
 
 # %% ../nbs/13_recipes.ipynb #4b96bdea
@@ -96,7 +102,7 @@ def _grown(s, alone, both, rate=6e-4): return Stage(f'x{s}, new part', alone, 1e
 
 GROWN = (Recipe('photos-x8', 'any photographs, x8, grown from photos-x4, L1', 8, LEAN, _grown(8, 400, 6500, 1e-3), patch=160, init='photos-x4'),
          Recipe('faces-x4', 'CelebA faces cut to 128x128, x4, grown from faces-x2, L1', 4, LEAN, _grown(4, 400, 4000, 1e-3), init='faces-x2', **FACES),
-         Recipe('faces-x8', 'CelebA faces cut to 128x128, x8, grown from faces-x4, L1', 8, LEAN, _grown(8, 400, 6000, 1e-3), init='faces-x4', **FACES),
+         Recipe('faces-x8', 'CelebA faces cut to 128x128, x8, grown from faces-x4, L1', 8, LEAN, _grown(8, 400, 6000, 1e-3), init='faces-x4', versions=16, **FACES),
          Recipe('progressive-x4', 'any photographs, x4, grown from x2, L1', 4, LEAN, (Stage('x2', 4000, 1e-3, scale=2), *_grown(4, 500, 5000))),
          Recipe('progressive-x8', 'any photographs, x8, grown from x2 and x4, L1', 8, LEAN,
                 (Stage('x2', 4000, 1e-3, scale=2), *_grown(4, 500, 4000), *_grown(8, 500, 4000))))
@@ -159,7 +165,7 @@ def _short(r, steps):
     share = {(True,False):.3, (False,True):.1, (True,True):.07}    # pixels, D alone (which ends early where it can), both
     alike = lambda s: sum(kind(s)==kind(o) for o in r.stages)
     return replace(r, stages=tuple(replace(s, steps=max(1, round(steps*share[kind(s)]/alike(s)))) for s in r.stages), patch=64, batch=8, look=20,
-                   adversary={**r.adversary, 'arch':{**r.adversary['arch'], 'width':16}})
+                   adversary={**r.adversary, 'arch':{k:dict(width=16, size=64).get(k, v) for k,v in r.adversary['arch'].items()}})
 
 # %% ../nbs/13_recipes.ipynb #130e980b
 def checked(r:Recipe)->Recipe:
