@@ -85,14 +85,14 @@ def _reported(pixels, alone, both):
 
 # %% ../nbs/13_recipes.ipynb #94559638
 QUARREL = dict(scale=4, net=LEAN, init='faces-x4', look=100, **FACES)
-OURS = dict(adversary=WHOLE, hard=True, ema=.998, patch=128)
+OURS = dict(adversary=WHOLE, hard=True, patch=128)
 
 GANS = (Recipe('supervised-x4', 'any photographs, x4, L1, then VGG19 and an adversary', 4, LEAN, _quarrel(5500, 300, 4000), patch=64,
                adversary=SHARP, hard=True, ema=.998, look=250),
         Recipe('faces-x4-gan', 'CelebA faces, x4, from faces-x4: VGG19 and an adversary that sees whole faces',
-               stages=_heavier(800, 6e-5, .09, *_quarrel(50, 300, 2400, 1e-4, 12)), batch=3, **QUARREL, **OURS),
+               stages=_heavier(800, 6e-5, .09, *_quarrel(50, 300, 2400, 1e-4, 12)), batch=3, ema=.998, **QUARREL, **OURS),
         Recipe('faces-x8-gan', 'CelebA faces, x8, from faces-x8: VGG19 and an adversary that sees whole faces',
-               stages=_quarrel(50, 300, 1500, 1e-4, 12), batch=4, **{**QUARREL, 'scale':8, 'init':'faces-x8'}, **OURS),
+               stages=_quarrel(50, 300, 1400, 1e-4, 12), batch=4, ema=.999, **{**QUARREL, 'scale':8, 'init':'faces-x8'}, **OURS),
         Recipe('faces-x4-gan-2019', "the same, the 2019 report's way", stages=_reported(50, 300, 2250), adversary=SRGAN, ema=0., patch=64, batch=8,
                **{**QUARREL, 'net':{**LEAN, 'bn':True, 'sn':True}}))
 
