@@ -90,7 +90,7 @@ QUESTIONS = {
     'adversarial loss':       {'BCE':TRIAL, 'hinge':altered(TRIAL, d=dict(loss='hinge')), 'relativistic':altered(TRIAL, d=dict(loss='relativistic'))},
     'R1 penalty':             {'none':TRIAL, 'weight 0.01':altered(TRIAL, d=dict(r1=.01)), 'weight 0.1':altered(TRIAL, d=dict(r1=.1))},
     'kind of D':              {'SRGAN, BN':TRIAL, 'U-Net, SN':replace(TRIAL, adversary=dict(d='unet', arch=dict(width=16)))},
-    'size of patches':        {'64 pixels':TRIAL, 'whole faces, in the same time':altered(replace(WHOLE, batch=2), steps=150), 'whole faces, as many steps':WHOLE},
+    'size of patches':        {'64 pixels':TRIAL, 'whole faces, as many pixels':altered(replace(WHOLE, batch=2), steps=150), 'whole faces, as many steps':WHOLE},
     "ESRGAN's pieces":        {"SRGAN's, without BN":TRIAL, 'with BN in G':altered(TRIAL, net=BN), 'relativistic D':altered(TRIAL, d=dict(loss='relativistic')),
                                'dense blocks':replace(TRIAL, net=DENSE), 'dense blocks, relativistic D':ESRGAN},
 }

@@ -12,7 +12,7 @@ from .realistic import degradation
 from .stages import Ramp, Stage
 
 # %% auto #0
-__all__ = ['LEAN', 'TINY', 'FACES', 'PIXEL', 'MNIST', 'SHARP', 'WHOLE', 'SRGAN', 'QUARREL', 'OURS', 'GANS', 'GROWN', 'ALONE',
+__all__ = ['LEAN', 'TINY', 'FACES', 'PIXEL', 'MNIST', 'SHARP', 'FACE', 'SRGAN', 'QUARREL', 'OURS', 'GANS', 'GROWN', 'ALONE',
            'RECIPES', 'OWN', 'NET', 'STAGE', 'Recipe', 'recipe', 'miniature', 'checked', 'change']
 
 # %% ../nbs/13_recipes.ipynb #834bba32
@@ -63,7 +63,7 @@ MNIST = Recipe('mnist-x2', 'digits 14x14 -> 28x28, the smallest experiment', 2, 
 
 # %% ../nbs/13_recipes.ipynb #e5794752
 SHARP = dict(d='srgan', arch=dict(size=64, width=32))
-WHOLE = dict(d='srgan', arch=dict(size=128, width=32))
+FACE = dict(d='srgan', arch=dict(size=128, width=32))
 SRGAN = dict(d='srgan', arch=dict(size=64, width=32, bn=True, sn=True), summed=True)
 
 def _quarrel(pixels, alone, both, rate=1e-3, patience=5):
@@ -73,7 +73,7 @@ def _quarrel(pixels, alone, both, rate=1e-3, patience=5):
             Stage('both', both, 2e-4, shape='decay', losses=content, rate_d=2e-4, adversary=.02, ramp=Ramp(1.3, .06, patience)))
 
 def _heavier(steps, rate, weight, *stages):
-    "And then at a heavier weight, which stays"
+    "And then at a heavier weight, which stays, and a rate that falls anew"
     both = stages[-1]
     return *stages, replace(both, name='heavier', steps=steps, rate=rate, warmup=0., rate_d=rate, adversary=weight, ramp=None)
 
@@ -85,12 +85,12 @@ def _reported(pixels, alone, both):
 
 # %% ../nbs/13_recipes.ipynb #94559638
 QUARREL = dict(scale=4, net=LEAN, init='faces-x4', look=100, **FACES)
-OURS = dict(adversary=WHOLE, hard=True, patch=128)
+OURS = dict(adversary=FACE, hard=True, patch=128)
 
 GANS = (Recipe('supervised-x4', 'any photographs, x4, L1, then VGG19 and an adversary', 4, LEAN, _quarrel(5500, 300, 4000), patch=64,
                adversary=SHARP, hard=True, ema=.998, look=250),
         Recipe('faces-x4-gan', 'CelebA faces, x4, from faces-x4: VGG19 and an adversary that sees whole faces',
-               stages=_heavier(800, 6e-5, .09, *_quarrel(50, 300, 2400, 1e-4, 12)), batch=3, ema=.998, **QUARREL, **OURS),
+               stages=_heavier(800, 6e-5, .09, *_quarrel(50, 300, 2400, 1e-4, 12)), batch=3, ema=.998, **{**QUARREL, 'look':200}, **OURS),
         Recipe('faces-x8-gan', 'CelebA faces, x8, from faces-x8: VGG19 and an adversary that sees whole faces',
                stages=_quarrel(50, 300, 1400, 1e-4, 12), batch=4, ema=.999, **{**QUARREL, 'scale':8, 'init':'faces-x8'}, **OURS),
         Recipe('faces-x4-gan-2019', "the same, the 2019 report's way", stages=_reported(50, 300, 2250), adversary=SRGAN, ema=0., patch=64, batch=8,
@@ -164,8 +164,10 @@ def _short(r, steps):
     kind = lambda s: (s.rate>0, s.rate_d>0)
     share = {(True,False):.3, (False,True):.1, (True,True):.07}    # pixels, D alone (which ends early where it can), both
     alike = lambda s: sum(kind(s)==kind(o) for o in r.stages)
+    arch = {**r.adversary['arch'], 'width':16}
+    if 'size' in arch: arch['size'] = 64
     return replace(r, stages=tuple(replace(s, steps=max(1, round(steps*share[kind(s)]/alike(s)))) for s in r.stages), patch=64, batch=8, look=20,
-                   adversary={**r.adversary, 'arch':{k:dict(width=16, size=64).get(k, v) for k,v in r.adversary['arch'].items()}})
+                   adversary={**r.adversary, 'arch':arch})
 
 # %% ../nbs/13_recipes.ipynb #130e980b
 def checked(r:Recipe)->Recipe:
