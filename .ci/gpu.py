@@ -21,7 +21,8 @@ LARGE = dict(faithful=False, width=64, blocks=18)
 WIDE = dict(faithful=False, width=128, blocks=3)                    # as many parameters
 CASES = [(name, batch, patch, net, compiled) for name,batch,patch,net in (
              ('photos-x4',16,128,LEAN), ('photos-x4',64,128,LEAN), ('photos-x4',64,192,LARGE), ('photos-x4',64,192,WIDE), ('faces-x4',64,128,LEAN), ('faces-x8',64,128,LEAN),
-             ('faces-x4-gan',8,64,LEAN), ('faces-x4-gan',32,64,LEAN), ('faces-x4-gan',4,128,LEAN), ('faces-x4-gan',16,128,LEAN), ('faces-x4-unsupervised',4,128,LEAN), ('faces-x4-unsupervised',16,128,LEAN))
+             ('faces-x4-gan',8,64,LEAN), ('faces-x4-gan',32,64,LEAN), ('faces-x4-gan',4,128,LEAN), ('faces-x4-gan',16,128,LEAN),
+             ('faces-x4-unsupervised',4,128,LEAN), ('faces-x4-unsupervised',16,128,LEAN))
          for compiled in (False, True)]
 noise = lambda n,h,w: [torch.randint(0, 256, (h,w,3), dtype=torch.uint8).numpy() for _ in range(n)]
 

@@ -1,8 +1,8 @@
 """Where trainings with other seeds disagree: `python .ci/spread.py DATA NETWORK NETWORK ...`, a minute.
 
-NETWORKs are files of faces-x8-gan trained from one faces-x8 with several seeds (those of the page: both by earlier recipes, see git log) (`sisr train --recipe faces-x8-gan --set seed=N`). What they make of two
-people goes to nbs/results/x8-seeds.png, a row each; how far they are from one another and from the truth, on every fifth face, to
-nbs/results/x8-spread.json. The page Eight times draws from both."""
+NETWORKs are files of faces-x8-gan trained from one faces-x8 with several seeds (`sisr train --recipe faces-x8-gan --set seed=N`;
+those of the page are of earlier recipes). What they make of two people goes to nbs/results/x8-seeds.png, a row each; how far they are
+from one another and from the truth, on every fifth face, to nbs/results/x8-spread.json. The page Eight times draws from both."""
 import json, sys
 from pathlib import Path
 import numpy as np, torch

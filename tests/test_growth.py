@@ -16,7 +16,6 @@ from sisr.images import SisrError, samples, to_tensor
 from sisr.resize import consistent, downscale, upscale
 from sisr.upscaler import Upscaler
 
-
 def stirred(net, seed=0):
     "As if it had learnt something: no number is what it was made with"
     torch.manual_seed(seed)

@@ -10,7 +10,6 @@ SET = 'steps=60 patch=48 batch=4 width=8 blocks=1'.split()
 
 def command(out, *more): return [sys.executable,'-m','sisr.cli','train','--recipe','photos-x4','--data',str(samples()[0].parent),'--out',str(out),'--quick','--set',*SET,*more]
 
-
 def run(out, *more, **kw): return subprocess.run(command(out,*more), capture_output=True, text=True, timeout=300, **{'env':CPU, **kw})
 
 def steps(out): return [r['step'] for r in map(json.loads, open(out/'history.jsonl')) if 'l1' in r]
