@@ -11,10 +11,10 @@ from .shell import (COMMANDS, Usage, answer, as_usage, attempt, command, is_film
                         table, targets, warned, whole, whole_number)
 
 # %% auto #0
-__all__ = ['MODEL', 'SCALE', 'STYLE', 'DEVICE', 'main', 'collect', 'plan', 'paged', 'upscaler', 'fraction', 'film', 'size',
-           'tiles_in', 'many', 'pixels_read', 'too_small', 'enlarge', 'upscale_files', 'training', 'train_recipe',
-           'subject', 'protocol_of', 'scores', 'writable', 'evaluate_model', 'centre', 'views', 'make_sheet',
-           'list_models', 'export_model', 'run_bench']
+__all__ = ['MODEL', 'SCALE', 'STYLE', 'DEVICE', 'ENSEMBLE', 'main', 'collect', 'plan', 'paged', 'upscaler', 'fraction', 'film',
+           'size', 'tiles_in', 'many', 'pixels_read', 'too_small', 'enlarge', 'upscale_files', 'training',
+           'train_recipe', 'subject', 'protocol_of', 'scores', 'writable', 'evaluate_model', 'centre', 'views',
+           'make_sheet', 'list_models', 'export_model', 'run_bench']
 
 # %% ../nbs/15_cli.ipynb #7af719f9
 def main(argv:list=None # what was typed after `sisr`; None: from the command line
@@ -59,7 +59,7 @@ def paged(file, to:Path)->Path:
     except SisrError: return to                                   # its turn to be told will come
 
 # %% ../nbs/15_cli.ipynb #a083aa72
-def upscaler(args     # parsed options: model, device, and scale, style, tile, consistent, half where the command has them
+def upscaler(args     # parsed options: model, device, and scale, style, tile, consistent, half, ensemble where the command has them
             ):
     "The `Upscaler` that the options ask for"
     from sisr.saving import models
@@ -72,7 +72,8 @@ def upscaler(args     # parsed options: model, device, and scale, style, tile, c
     with as_usage(): device,found = pick_device(args.device),(find_network if style is None else sisters)(name)
     net = load_network(found, style)
     if scale and net.scale!=scale: raise Usage(f'{name} enlarges {net.scale} times, not {scale}')
-    return Upscaler(net, device, tile=getattr(args, 'tile', None), consistent=getattr(args, 'consistent', None), half=getattr(args, 'half', None))
+    return Upscaler(net, device, tile=getattr(args, 'tile', None), consistent=getattr(args, 'consistent', None), half=getattr(args, 'half', None),
+                    ensemble=getattr(args, 'ensemble', False))
 
 # %% ../nbs/15_cli.ipynb #b2c07e11
 def fraction(text:str)->float:
@@ -140,6 +141,7 @@ MODEL  = opt('--model', metavar='NAME|FILE', help='a name that `sisr models` lis
 SCALE  = opt('--scale', type=int, choices=(2,3,4,8), metavar='S', help='how many times larger (default: as the model has it, or 4)')
 STYLE  = opt('--style', type=fraction, metavar='T', help='from 0, least error, to 1, sharpest: between NAME and NAME-gan, where both exist')
 DEVICE = opt('--device', metavar='D', default='auto', help='auto (default), cuda, mps or cpu')
+ENSEMBLE = opt('--ensemble', action='store_true', help='the mean of the answers to the image turned and mirrored: better, and eight times the work (faces: mirrored alone, twice)')
 
 def enlarge(up, file, to:Path, bar=None):
     "One photograph or film by an `Upscaler`, all frames of what moves, told when it is done; `bar` wraps the list of tiles"
@@ -166,6 +168,7 @@ def enlarge(up, file, to:Path, bar=None):
     opt('--tile', type=whole_number, metavar='N', help='pixels of the input at a time: less need less memory (0: all)'),
     opt('--consistent', action=argparse.BooleanOptionalAction, default=None, help='force the result to shrink back to the input, or not, as for noisy input (default: as the network wants)'),
     opt('--half', action=argparse.BooleanOptionalAction, default=None, help='bfloat16 inside the network: about twice as fast on processors that multiply it, about a level of 255 apart (default: on a GPU alone)'),
+    ENSEMBLE,
     opt('--resume', action='store_true', help='leave out what is already there'))
 def upscale_files(args)->int:
     "enlarge photographs and films"
@@ -224,12 +227,15 @@ def subject(args      # parsed options: model, scale, device, style
     name,s = args.model or f'photos-x{args.scale or 4}',args.scale or 4
     style = getattr(args, 'style', None)
     if style is not None and name in ('bicubic','pinv'): raise Usage(f'{name} has no style: that goes between two networks')
+    ensemble = getattr(args, 'ensemble', False)
+    if ensemble and name in ('bicubic','pinv'): raise Usage(f'{name} gains nothing: --ensemble is for networks')
     if name=='bicubic': return lambda lr,protocol: protocol.bicubic(lr, s), s, {'name':name}
     if name=='pinv':
         from sisr.resize import pinv
         return lambda lr,protocol: pinv(lr, s), s, {'name':name}
     up = upscaler(args)
     title = Path(name).stem if style is None else f'{Path(name).stem.removesuffix("-gan")} at style {style:g}'
+    if ensemble: title += ', self-ensemble'
     return lambda lr,protocol: up.tensor(lr), up.scale, {**up.net.info, 'name':title, 'arch':up.net.arch}
 
 # %% ../nbs/15_cli.ipynb #ff1592a2
@@ -259,7 +265,7 @@ def writable(path, option:str):
 
 @command('evaluate',
     opt('--model', metavar='NAME|FILE', help='as in `sisr models`, a .safetensors file, bicubic or pinv (default: photos-x4)'),
-    opt('--data', required=True, metavar='FOLDER', help='HR images'), SCALE, STYLE, DEVICE,
+    opt('--data', required=True, metavar='FOLDER', help='HR images'), SCALE, STYLE, DEVICE, ENSEMBLE,
     opt('--protocol', metavar='NAME', help="standard, faces128 or ntire (default: the network's own)"),
     opt('--degrade', metavar='NAME', default='bicubic', help='how LR is made: bicubic, realistic, blur, noise, jpeg-75, jpeg-50, jpeg-30 or all (default: bicubic)'),
     opt('--json', metavar='FILE', help='write all numbers here'))

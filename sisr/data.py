@@ -190,6 +190,7 @@ def _gathered(self:Patches, plan):
 
 # %% ../nbs/04_data.ipynb #448ad157
 def _each(f, u): return tuple(map(f, u)) if isinstance(u,tuple) else f(u)  # a batch may be a pair of tensors
+def _pinned(t): return t if t.is_cuda else t.pin_memory()                  # patches of one's own may come from anywhere
 
 class Feed:
     "Batches start, start+1, ... of `patches` on `device`, prepared ahead by a thread; `waited` seconds so far"
@@ -220,7 +221,7 @@ def _work(self:Feed, k, step):
     while not self._stop.is_set():
         try:
             u = self.patches.plan(k) if self.there else self.patches[k]
-            if self.device.type=='cuda': u = _each(Tensor.pin_memory, u)
+            if self.device.type=='cuda': u = _each(_pinned, u)
         except Exception as e: u = e
         while not self._stop.is_set():
             try: self._q.put(u, timeout=.2); break

@@ -152,7 +152,8 @@ def _settings(r):
     "Those of a recipe; what is newer than the first runs is told only where it is used"
     told = {k:v for k,v in asdict(r).items() if k not in _NEWER or v!=_NEWER[k]}
     for s in told['stages']:
-        if not s['anchor']: del s['anchor']
+        for k in ('anchor','ensemble'):
+            if not s[k]: del s[k]
         if s['ramp'] and s['ramp']['by']=='vgg_distance': del s['ramp']['by']
     return told
 

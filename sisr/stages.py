@@ -54,6 +54,7 @@ class Stage:
     shape:str='line'                                             # how it goes on: 'line' to zero, 'decay' to a tenth, 'flat'
     losses:dict=field(default_factory=lambda: dict(l1=1.))       # name of a loss -> its weight
     anchor:dict=field(default_factory=dict)                      # the same for pairs (A y, y), where LR itself is the truth: for training without pairs
+    ensemble:float=0.                                            # how much of what G is to make is its average's self-ensemble, and not HR
     adversary:float=0.                                           # weight of the adversarial loss in G's; 0: none
     rate_d:float=0.                                              # D's highest learning rate; 0: D rests
     until:float=0.                                               # D is right so often (0.8: in 80 %) ends the stage; 0: nothing does

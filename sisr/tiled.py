@@ -13,6 +13,7 @@ from .resize import RADIUS, consistent as project
 from .generators import receptive_radius
 from .folding import ready
 from .saving import explains
+from .ensemble import self_ensemble, ways_of
 
 # %% auto #0
 __all__ = ['pick_device', 'through', 'Exact', 'Tiled', 'no_memory', 'nothing_left', 'free_memory']
@@ -58,7 +59,8 @@ class Tiled:
                  tile:int=None,           # LR pixels kept of each piece; None: cut what is large; 0: never cut
                  overlap:int=None,        # LR pixels read beyond; None: as far as the network sees
                  consistent:bool=None,    # make A(SR) = LR; None: unless the network says it was trained for damaged LR
-                 half:bool=None           # bfloat16 inside the network; None: on CUDA only
+                 half:bool=None,          # bfloat16 inside the network; None: on CUDA only
+                 ensemble:bool=False      # `self_ensemble`, in all ways the network knows: better, and two or eight times the work
                 ):
         for name,v in dict(tile=tile, overlap=overlap).items():
             if not (v is None or isinstance(v, int) and v>=0): raise SisrError(f'{name}={v}: a whole number of pixels is wanted, 0 or more')
@@ -66,7 +68,7 @@ class Tiled:
         self.net = (net if getattr(net, 'foreign', False) else ready(net)).to(self.device).to(memory_format=torch.channels_last)
         self.scale,self.tile,self.unit = net.scale,tile,getattr(net, 'unit', 1)     # pixels a network takes at a time
         self.consistent = explains(net.info) if consistent is None else consistent
-        self.half = self.device.type=='cuda' if half is None else half
+        self.half,self.ways = self.device.type=='cuda' if half is None else half,ways_of(net.info) if ensemble else 1
         if self.half and self.net is not net: self.net.stem = Exact(self.net.stem)    # a foreign network stays as it is
         self.known,self.most = None,float('inf')                          # bytes a pixel; LR pixels at once, where more ran out of memory
         if overlap is None: overlap = getattr(net, 'overlap', None) or max(receptive_radius(net), RADIUS)
@@ -131,7 +133,8 @@ def piece(self:Tiled, lr:Tensor)->Tensor:
     lr = lr.to(self.device, torch.float32)
     with torch.inference_mode():
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-            sr = through(self.net, lr.contiguous(memory_format=torch.channels_last)).float()
+            f = lambda x: through(self.net, x.contiguous(memory_format=torch.channels_last)).float()
+            sr = self_ensemble(f, lr, self.ways)
         if not sr.sum().isfinite(): raise SisrError('the network answers with values that are no numbers: its weights are damaged, or too large for this precision')
         return (project(sr, lr) if self.consistent else sr).clamp(-1,1)
 

@@ -14,6 +14,7 @@ from .resize import consistent, downscale, middle, upscale
 from .metrics import evaluate
 from .data import Feed
 from .saving import save_model
+from .ensemble import self_ensemble
 from .growth import carry_, carry_optimizer, freeze, grow
 from .losses import LOSSES, VGGDistance
 from .determinism import rng_state, seed_everything, set_rng_state, tuned
@@ -83,8 +84,9 @@ def step(self:Trainer,
     with torch.set_grad_enabled(stage.rate>0): sr = self.enlarge(lr)  # (N,C,H,W)
     seen = self.adversary.learn(hr, sr.detach(), pace*stage.rate_d) if stage.rate_d else {}
     if not stage.rate: return seen
+    aim = hr.lerp(self.ensemble(lr), stage.ensemble) if stage.ensemble else hr
     with self.acc.autocast():
-        losses = {name: w*self.loss(name)(sr, hr) for name,w in stage.losses.items()}
+        losses = {name: w*self.loss(name)(sr, aim) for name,w in stage.losses.items()}
     if self.weight: losses['adv'] = self.weight*self.adversary.judge(sr, hr)
     self.descend(sum(losses.values()), pace*stage.rate)
     return {**seen, **losses}
@@ -97,10 +99,16 @@ def target(self:Trainer, hr:Tensor)->Tensor:
     return hr if by==1 else downscale(hr, by).clamp(-1,1)          # smaller in two steps is not quite LR: they agree to 55 dB or so
 
 @patch
-def enlarge(self:Trainer, lr:Tensor)->Tensor:
-    "G's answer, made consistent if this training is `hard`"
-    with self.acc.autocast(): sr = self.net(lr).float()
+def enlarge(self:Trainer, lr:Tensor, net=None)->Tensor:
+    "G's answer, or that of its average, made consistent if this training is `hard`"
+    with self.acc.autocast(): sr = (net or self.net)(lr).float()
     return consistent(sr, lr) if self.hard else sr
+
+@patch
+@torch.no_grad()
+def ensemble(self:Trainer, lr:Tensor)->Tensor:
+    "What the average makes of LR, in all ways in which patches are laid down: better than each answer alone, so G can learn from it"
+    return self_ensemble(lambda x: self.enlarge(x, self.ema.net), lr, self.patches.flips)
 
 @patch
 def descend(self:Trainer, loss:Tensor, rate:float):
@@ -257,6 +265,7 @@ def _ready(self:Trainer, stages):
     "What any stage lacks is said before the first step; losses are made before random states are loaded"
     for s in stages:
         if (s.rate_d or s.adversary) and not self.adversary: raise SisrError(f'stage {s.name} needs an adversary: give the trainer one')
+        if s.ensemble and not hasattr(self.patches, 'flips'): raise SisrError(f'stage {s.name} learns from its own ensemble: give patches that say in how many ways they are laid down (flips)')
         if s.rate and not (s.losses or s.anchor or s.adversary): raise SisrError(f'stage {s.name}: G learns (rate={s.rate}) and no loss tells it what')
         if s.ramp and self.val is None: raise SisrError(f'stage {s.name} looks at validation images to raise a weight, and there are none: give some')
         if s.ramp and s.ramp.by not in (known := (*self.judges, *self.also)): raise SisrError(f'stage {s.name}: its ramp looks at {s.ramp.by!r}; it can look at {", ".join(known)}')

@@ -378,6 +378,22 @@ def test_style_needs_two_networks(sisr, gan, photos):
         status, _, err = sisr('evaluate', '--model', name, '--data', photos, '--style', 0)
         assert status == 2 and f'{name} has no style' in err
 
+def test_self_ensemble(sisr, net, tmp_path):
+    "The picture laid down otherwise gives the result laid down otherwise; `evaluate` says what it measured"
+    (tmp_path/'hr').mkdir()
+    photo = Image.open(sample('kitten')).crop((100, 100, 148, 132))
+    photo.save(tmp_path/'hr/a.png')
+    turn = Image.Transpose.TRANSVERSE
+    def large(image, *options):
+        image.save(tmp_path/'lr.png')
+        assert sisr('upscale', tmp_path/'lr.png', '-o', tmp_path/'large.png', '--model', net, *options)[::2] == (0, '')
+        return Image.open(tmp_path/'large.png')
+    def apart(*options): return np.abs(np.asarray(large(photo, *options).transpose(turn), int)-np.asarray(large(photo.transpose(turn), *options), int)).max()
+    assert apart('--ensemble') <= 1 < apart()
+    assert sisr('evaluate', '--model', net, '--data', tmp_path/'hr', '--ensemble')[1].startswith('tiny, self-ensemble x4')
+    status, _, err = sisr('evaluate', '--model', 'pinv', '--data', tmp_path/'hr', '--ensemble')
+    assert status == 2 and '--ensemble is for networks' in err
+
 # the real command
 
 def test_help_needs_no_torch():
