@@ -29,6 +29,9 @@ def filters():
             d = cell.directives_
             if cell.cell_type == 'code' and 'export' in d and 'hide' not in d and export_names(cell): d['exports'] = [d.pop('export'), 'folded']
 
+    def linked(cell):
+        if cell.cell_type == 'markdown': cell.source = re.sub(r'\[`([^`\n]+)`\]\(', r'[<code>\1</code>](', cell.source)   # a link already: nbdev would put its own inside
+
     def fold(cell):
         if cell.cell_type != 'code' or 'exports' not in cell.directives_: return
         how = 'true' if 'folded' in cell.directives_['exports'] else 'show'        # `#| exports` stands open
@@ -43,7 +46,7 @@ def filters():
                 if 'exports' in getattr(cells[i], 'directives_', {}): cells[i:j] = [*cells[i+1:j][::-1], cells[i]]   # nbdev has them backwards
 
     swap = {P.add_fold: fold, P.mv_exports: DocsFirst}
-    return [Keep] + [swap.get(p, p) for p in P.FilterDefaults().base_procs()]
+    return [Keep, linked] + [swap.get(p, p) for p in P.FilterDefaults().base_procs()]
 
 def number(nb):
     "Quarto's cross-references: figures, tables and equations with a label get a number, `@fig-x` a link to it"

@@ -72,8 +72,10 @@ def upscaler(args     # parsed options: model, device, and scale, style, tile, c
     with as_usage(): device,found = pick_device(args.device),(find_network if style is None else sisters)(name)
     net = load_network(found, style)
     if scale and net.scale!=scale: raise Usage(f'{name} enlarges {net.scale} times, not {scale}')
-    return Upscaler(net, device, tile=getattr(args, 'tile', None), consistent=getattr(args, 'consistent', None), half=getattr(args, 'half', None),
-                    ensemble=getattr(args, 'ensemble', False))
+    up = Upscaler(net, device, tile=getattr(args, 'tile', None), consistent=getattr(args, 'consistent', None), half=getattr(args, 'half', None),
+                  ensemble=getattr(args, 'ensemble', False))
+    if getattr(args, 'ensemble', False) and up.ways==1: raise Usage(f'{name} has seen its images in one way alone: leave out --ensemble')
+    return up
 
 # %% ../nbs/15_cli.ipynb #b2c07e11
 def fraction(text:str)->float:
@@ -141,7 +143,7 @@ MODEL  = opt('--model', metavar='NAME|FILE', help='a name that `sisr models` lis
 SCALE  = opt('--scale', type=int, choices=(2,3,4,8), metavar='S', help='how many times larger (default: as the model has it, or 4)')
 STYLE  = opt('--style', type=fraction, metavar='T', help='from 0, least error, to 1, sharpest: between NAME and NAME-gan, where both exist')
 DEVICE = opt('--device', metavar='D', default='auto', help='auto (default), cuda, mps or cpu')
-ENSEMBLE = opt('--ensemble', action='store_true', help='the mean of the answers to the image turned and mirrored: better, and eight times the work (faces: mirrored alone, twice)')
+ENSEMBLE = opt('--ensemble', action='store_true', help='the mean of the answers to the image turned and mirrored: nearer to the truth and smoother, for eight times the work (networks of faces: mirrored alone, twice)')
 
 def enlarge(up, file, to:Path, bar=None):
     "One photograph or film by an `Upscaler`, all frames of what moves, told when it is done; `bar` wraps the list of tiles"
@@ -236,7 +238,7 @@ def subject(args      # parsed options: model, scale, device, style
     up = upscaler(args)
     title = Path(name).stem if style is None else f'{Path(name).stem.removesuffix("-gan")} at style {style:g}'
     if ensemble: title += ', self-ensemble'
-    return lambda lr,protocol: up.tensor(lr), up.scale, {**up.net.info, 'name':title, 'arch':up.net.arch}
+    return lambda lr,protocol: up.tensor(lr), up.scale, {**up.net.info, 'name':title, 'arch':up.net.arch, **({'ways':up.ways} if ensemble else {})}
 
 # %% ../nbs/15_cli.ipynb #ff1592a2
 def protocol_of(name:str,   # as typed, or None

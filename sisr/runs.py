@@ -122,7 +122,7 @@ def differences(then:dict, # settings a run was begun with; under 'stages' a lis
     both = (then.keys()&now.keys())-{'stages'}                     # an older run does not know what came later
     other = [f'{k}={then[k]}, not {now[k]}' for k in both if then[k]!=now[k]]
     for i,(a,b) in enumerate(zip_longest(then.get('stages',()), now.get('stages',()), fillvalue={})):
-        other += [f'{k}={a.get(k)}, not {b.get(k)} (stage {i+1})' for k in (a.keys()&b.keys() or a.keys()|b.keys()) if a.get(k)!=b.get(k)]
+        other += [f'{k}={a.get(k)}, not {b.get(k)} (stage {i+1})' for k in a.keys()|b.keys() if a.get(k)!=b.get(k) and (k in a or b[k])]   # what is newer than the run: only if it is used
     return sorted(other)
 
 # %% ../nbs/11a_runs.ipynb #343058c8

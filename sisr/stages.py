@@ -64,6 +64,7 @@ class Stage:
 
     def __post_init__(self):
         if self.shape not in ('line','decay','flat'): raise SisrError(f'no rate is shaped {self.shape!r}; there are line, decay, flat')
+        if not (isinstance(self.ensemble, (int,float)) and 0<=self.ensemble<=1): raise SisrError(f'stage {self.name}: ensemble={self.ensemble}: a share from 0 to 1 is wanted')
 
 # %% ../nbs/11c_stages.ipynb #9e75dbcb
 @patch

@@ -60,7 +60,7 @@ class Tiled:
                  overlap:int=None,        # LR pixels read beyond; None: as far as the network sees
                  consistent:bool=None,    # make A(SR) = LR; None: unless the network says it was trained for damaged LR
                  half:bool=None,          # bfloat16 inside the network; None: on CUDA only
-                 ensemble:bool=False      # `self_ensemble`, in all ways the network knows: better, and two or eight times the work
+                 ensemble:bool=False      # `self_ensemble`, in all ways the network knows: more dB, smoother, two or eight times the work
                 ):
         for name,v in dict(tile=tile, overlap=overlap).items():
             if not (v is None or isinstance(v, int) and v>=0): raise SisrError(f'{name}={v}: a whole number of pixels is wanted, 0 or more')

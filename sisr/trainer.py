@@ -84,7 +84,7 @@ def step(self:Trainer,
     with torch.set_grad_enabled(stage.rate>0): sr = self.enlarge(lr)  # (N,C,H,W)
     seen = self.adversary.learn(hr, sr.detach(), pace*stage.rate_d) if stage.rate_d else {}
     if not stage.rate: return seen
-    aim = hr.lerp(self.ensemble(lr), stage.ensemble) if stage.ensemble else hr
+    aim = hr.lerp(self.ensemble(lr), stage.ensemble) if stage.ensemble and stage.losses else hr
     with self.acc.autocast():
         losses = {name: w*self.loss(name)(sr, aim) for name,w in stage.losses.items()}
     if self.weight: losses['adv'] = self.weight*self.adversary.judge(sr, hr)
@@ -107,7 +107,7 @@ def enlarge(self:Trainer, lr:Tensor, net=None)->Tensor:
 @patch
 @torch.no_grad()
 def ensemble(self:Trainer, lr:Tensor)->Tensor:
-    "What the average makes of LR, in all ways in which patches are laid down: better than each answer alone, so G can learn from it"
+    "What the average makes of LR, in all ways in which patches are laid down: nearer to HR than its answers are on average, so G can learn from it"
     return self_ensemble(lambda x: self.enlarge(x, self.ema.net), lr, self.patches.flips)
 
 @patch

@@ -393,6 +393,9 @@ def test_self_ensemble(sisr, net, tmp_path):
     assert sisr('evaluate', '--model', net, '--data', tmp_path/'hr', '--ensemble')[1].startswith('tiny, self-ensemble x4')
     status, _, err = sisr('evaluate', '--model', 'pinv', '--data', tmp_path/'hr', '--ensemble')
     assert status == 2 and '--ensemble is for networks' in err
+    save_model(load_model(net), tmp_path/'upright.safetensors', recipe=dict(flips=1))
+    status, _, err = sisr('upscale', tmp_path/'lr.png', '-o', tmp_path/'out.png', '--model', tmp_path/'upright.safetensors', '--ensemble')
+    assert status == 2 and 'in one way alone: leave out --ensemble' in err
 
 # the real command
 

@@ -16,6 +16,11 @@ def test_figures_are_numbered(site):
 def test_page_names(site):
     assert site.NUMBERED.sub('', '[a](00_images.ipynb#x) report/12_best.ipynb b_00_c.ipynb') == '[a](images.ipynb#x) report/best.ipynb b_00_c.ipynb'
 
+def test_code_that_is_a_link_stays_that_link(tmp_path, site):
+    "nbdev would link the name inside, to its own page"
+    from pathlib import Path
+    for page in (Path(__file__).parent.parent/'docs').rglob('*.html'): assert '</a>](' not in page.read_text(), page
+
 def test_broken_links_are_found(site, tmp_path):
     (tmp_path/'sub').mkdir()
     (tmp_path/'a.html').write_text('<h2 id="here">x</h2><a href="#here">1</a><a href="sub/b.html#there">2</a><a href="https://example.org">3</a>')
