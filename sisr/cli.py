@@ -72,9 +72,9 @@ def upscaler(args     # parsed options: model, device, and scale, style, tile, c
     with as_usage(): device,found = pick_device(args.device),(find_network if style is None else sisters)(name)
     net = load_network(found, style)
     if scale and net.scale!=scale: raise Usage(f'{name} enlarges {net.scale} times, not {scale}')
-    up = Upscaler(net, device, tile=getattr(args, 'tile', None), consistent=getattr(args, 'consistent', None), half=getattr(args, 'half', None),
-                  ensemble=getattr(args, 'ensemble', False))
-    if getattr(args, 'ensemble', False) and up.ways==1: raise Usage(f'{name} has seen its images in one way alone: leave out --ensemble')
+    ensemble = getattr(args, 'ensemble', False)
+    up = Upscaler(net, device, tile=getattr(args, 'tile', None), consistent=getattr(args, 'consistent', None), half=getattr(args, 'half', None), ensemble=ensemble)
+    if ensemble and up.ways==1: raise Usage(f'{name} has seen its images in one way alone: leave out --ensemble')
     return up
 
 # %% ../nbs/15_cli.ipynb #b2c07e11

@@ -8,17 +8,22 @@ from torch import Tensor
 from .data import dihedral
 
 # %% auto #0
-__all__ = ['self_ensemble', 'ways_of']
+__all__ = ['laid_back', 'self_ensemble', 'ways_of']
 
 # %% ../nbs/06f_ensemble.ipynb #f0e50005
+def laid_back(x:Tensor, # (...,C,h,w)
+              k:int     # 0 to 7
+             )->Tensor:
+    "What `dihedral(x, k)` did, undone"
+    return dihedral(x.mT if k&4 else x, k&3)
+
 def self_ensemble(f,           # (N,C,h,w) -> (N,C,H,W)
                   x:Tensor,    # (N,C,h,w)
                   ways:int=8   # 8: all; 2: as it is and mirrored; 1: as it is
                  )->Tensor:    # (N,C,H,W)
     "The mean of what `f` makes of x turned and mirrored, each answer turned back (Timofte et al. 2016)"
     if ways==1: return f(x)
-    back = lambda y,k: dihedral(y.mT if k&4 else y, k&3)
-    return sum(back(f(dihedral(x, k)), k) for k in range(ways))/ways
+    return sum(laid_back(f(dihedral(x, k)), k) for k in range(ways))/ways
 
 # %% ../nbs/06f_ensemble.ipynb #f0e50009
 def ways_of(info:dict # what is known of a network

@@ -68,7 +68,8 @@ class Tiled:
         self.net = (net if getattr(net, 'foreign', False) else ready(net)).to(self.device).to(memory_format=torch.channels_last)
         self.scale,self.tile,self.unit = net.scale,tile,getattr(net, 'unit', 1)     # pixels a network takes at a time
         self.consistent = explains(net.info) if consistent is None else consistent
-        self.half,self.ways = self.device.type=='cuda' if half is None else half,ways_of(net.info) if ensemble else 1
+        self.half = self.device.type=='cuda' if half is None else half
+        self.ways = ways_of(net.info) if ensemble else 1
         if self.half and self.net is not net: self.net.stem = Exact(self.net.stem)    # a foreign network stays as it is
         self.known,self.most = None,float('inf')                          # bytes a pixel; LR pixels at once, where more ran out of memory
         if overlap is None: overlap = getattr(net, 'overlap', None) or max(receptive_radius(net), RADIUS)

@@ -99,8 +99,11 @@ def target(self:Trainer, hr:Tensor)->Tensor:
     return hr if by==1 else downscale(hr, by).clamp(-1,1)          # smaller in two steps is not quite LR: they agree to 55 dB or so
 
 @patch
-def enlarge(self:Trainer, lr:Tensor, net=None)->Tensor:
-    "G's answer, or that of its average, made consistent if this training is `hard`"
+def enlarge(self:Trainer,
+            lr:Tensor,
+            net=None       # who is asked; None: G
+           )->Tensor:
+    "The answer of G, made consistent if this training is `hard`"
     with self.acc.autocast(): sr = (net or self.net)(lr).float()
     return consistent(sr, lr) if self.hard else sr
 
