@@ -36,6 +36,7 @@ class Recipe:
     hard:bool=False                             # SR is made consistent before any loss sees it
     unpaired:bool=False                         # learns from LR of some scenes and HR of others
     init:str=''                                 # the network it begins with, name or file; '': a new one
+    larger:dict=field(default_factory=dict)     # width, blocks, tail that this network is given first, if it has less
     look:int=500                                # steps between validations and checkpoints, at most
     precision:str='auto'                        # 'no' (float32), 'bf16', 'fp16'; auto: bf16 on CUDA, else 'no'
     deterministic:bool=False                    # the same bits each time on CUDA too, and slower?
@@ -156,7 +157,7 @@ def miniature(r:Recipe,     # a full recipe
     once = [s for s in r.stages if s.name!='restart' and not (s.frozen and r.init)]         # it rises once, and begins with a new network
     stages = tuple(replace(s, rate=min(s.rate,1e-3)) for s in _steps(once, steps))
     norms = {k:r.net[k] for k in ('bn','sn') if k in r.net}
-    small = replace(r, about=f'{r.name} in miniature', net=r.net if r.gray else {**TINY, **norms}, stages=stages, patch=min(r.patch,96), batch=min(r.batch,16), ema=.98, init='')
+    small = replace(r, about=f'{r.name} in miniature', net=r.net if r.gray else {**TINY, **norms}, stages=stages, patch=min(r.patch,96), batch=min(r.batch,16), ema=.98, init='', larger={})
     return _short(small, steps) if r.adversary else small
 
 def _short(r, steps):

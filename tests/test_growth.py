@@ -11,9 +11,12 @@ from sisr.discriminators import GrownDiscriminator, SRGANDiscriminator, UNetDisc
 from sisr.generators import generator
 from sisr.folding import fuse
 from sisr.saving import load_model, read_header, save_model
-from sisr.growth import carry_, carry_optimizer, freeze, grow
+from sisr.growth import carry_, carry_optimizer, freeze, grow, larger
 from sisr.images import SisrError, samples, to_tensor
+from sisr.recipes import recipe
 from sisr.resize import consistent, downscale, upscale
+from sisr.stages import Stage
+from sisr.training import train
 from sisr.upscaler import Upscaler
 
 def stirred(net, seed=0):
@@ -39,6 +42,20 @@ def test_a_grown_generator_starts_as_the_old_one_enlarged(arch, h, w):
     old,new = net.state_dict(),grown.state_dict()
     assert all(torch.equal(new[k], v) for k,v in old.items())
     assert {k.split('.')[0] for k in new.keys()-old.keys()}<={'stages','heads'}
+
+@settings(max_examples=25, deadline=None)
+@given(nets, st.integers(0,3), st.integers(0,2), st.integers(0,3), st.integers(1,9), st.integers(1,9))
+def test_a_larger_generator_is_the_same_function(arch, width, blocks, tail, h, w):
+    "Whatever of it is larger; in use, and in training too, where norms look at the batch"
+    if arch['scale']==1: arch['faithful'] = False
+    net = stirred(generator(**{**arch, 'sn':False})); x = torch.rand(2, arch['channels'], h+1, w)*2-1
+    more = dict(width=net.arch['width']+width, blocks=net.arch['blocks']+blocks, tail=net.arch['tail']+tail)
+    new = larger(net, **more)
+    assert {k:new.arch[k] for k in more}==more and not new.training and {k:v for k,v in new.arch.items() if k not in more}=={k:v for k,v in net.arch.items() if k not in more}
+    with torch.no_grad():
+        assert (new(x)-net(x)).abs().max()<1e-5
+        assert (fuse(new)(x)-net(x)).abs().max()<1e-4
+        assert (new.train()(x)-net.train()(x)).abs().max()<1e-4
 
 @pytest.mark.parametrize('make', [lambda: SRGANDiscriminator(16, width=4), lambda: SRGANDiscriminator(16, width=4, sn=True, bn=False),
                                   lambda: UNetDiscriminator(width=4), lambda: UNetDiscriminator(width=4, channels=1, sn=False)])
@@ -121,6 +138,16 @@ def test_any_recipe_lets_a_smaller_network_grow(small, whole, tmp_path):
     assert go('progressive-x8', whole/'model.safetensors', 'b')==0
     head = read_header(tmp_path/'b'/'model.safetensors')
     assert head['arch']['heads']==[2,4,8] and {s['scale'] for s in head['info']['recipe']['stages']}=={4,8}
+
+def test_a_recipe_may_want_it_larger(small, whole, tmp_path):
+    "It begins as the same function, all of it learns, and where it stopped it goes on"
+    r = replace(recipe('faces-x8'), larger=dict(width=10, blocks=2), protocol='standard', versions=1, patch=48, batch=2, stages=(Stage(steps=4, rate=1e-3),))
+    go = lambda out,**kw: load_model(train(kw.pop('r', r), small, tmp_path/out, init=whole/'model.safetensors', show=False, save=2, **kw))
+    net = go('a')
+    assert (net.scale,net.arch['width'],net.arch['blocks'],net.arch['heads'])==(8,10,2,[2,4,8]) and net.info['recipe']['larger']==r.larger
+    go('b', r=replace(r, larger={}))
+    with pytest.raises(SisrError, match='larger'): go('b', resume=True)
+    assert all(p.abs().max()>0 for p in net.parameters())
 
 def test_a_network_does_not_shrink(small, whole, tmp_path, capsys):
     assert main(['train','--recipe','photos-x2','--init',str(whole/'model.safetensors'),'--data',str(small),'--out',str(tmp_path/'r')])==1
