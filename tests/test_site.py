@@ -27,3 +27,14 @@ def test_broken_links_are_found(site, tmp_path):
     (tmp_path/'sub'/'b.html').write_text('<a href="../a.html#here">1</a><a href="c.html">2</a><script src="https://example.org/x.js"></script><img src="no.png">')
     assert sorted(site.broken(tmp_path)) == ['a.html: no there in sub/b.html', 'sub/b.html: c.html leads nowhere',
         'sub/b.html: loads https://example.org/x.js from elsewhere', 'sub/b.html: no.png leads nowhere']
+
+def test_pictures_become_files_once(site, tmp_path):
+    "A page at any depth shows the same bytes; what is tiny stays in the page"
+    import base64, re
+    uri = lambda b, kind='png': f'data:image/{kind};base64,{base64.b64encode(b).decode()}'
+    large, small = bytes(range(256))*40, b'tiny'
+    page = f'<img alt="a" src="{uri(large)}"><img alt="b" src="{uri(small)}"><img alt="c" src="{uri(large, "jpeg")}"><a href="{uri(large)}">save</a>'
+    made = site.with_pictures(page, tmp_path, '../')
+    assert made == site.with_pictures(page, tmp_path, '../') and made.count('data:image') == 2 and f'href="{uri(large)}"' in made and uri(small) in made
+    names = re.findall(r'loading="lazy" src="\.\./(pictures/\w+\.(?:png|jpg))"', made)
+    assert len(names) == 2 and all((tmp_path/n).read_bytes() == large for n in names) and len([*(tmp_path/'pictures').iterdir()]) == 2
