@@ -103,7 +103,8 @@ def _grown(s, alone, both, rate=6e-4): return Stage(f'x{s}, new part', alone, 1e
 
 GROWN = (Recipe('photos-x8', 'any photographs, x8, grown from photos-x4, L1', 8, LEAN, _grown(8, 400, 6500, 1e-3), patch=160, init='photos-x4'),
          Recipe('faces-x4', 'CelebA faces cut to 128x128, x4, grown from faces-x2, L1', 4, LEAN, _grown(4, 400, 4000, 1e-3), init='faces-x2', **FACES),
-         Recipe('faces-x8', 'CelebA faces cut to 128x128, x8, grown from faces-x4, L1', 8, LEAN, _grown(8, 400, 6000, 1e-3), init='faces-x4', versions=16, **FACES),
+         Recipe('faces-x8', 'CelebA faces cut to 128x128, x8, grown from faces-x4, wider and deeper, L1', 8, LEAN,
+                (*_grown(8, 400, 8000, 1e-3), Stage('its own ensemble', 2500, 4e-4, ensemble=.7)), batch=32, init='faces-x4', larger=dict(width=64, blocks=24), versions=16, **FACES),
          Recipe('progressive-x4', 'any photographs, x4, grown from x2, L1', 4, LEAN, (Stage('x2', 4000, 1e-3, scale=2), *_grown(4, 500, 5000))),
          Recipe('progressive-x8', 'any photographs, x8, grown from x2 and x4, L1', 8, LEAN,
                 (Stage('x2', 4000, 1e-3, scale=2), *_grown(4, 500, 4000), *_grown(8, 500, 4000))))
