@@ -69,8 +69,8 @@ def larger(net:SRResNet, # without spectral norm; unchanged
           )->SRResNet:   # on the same device, in the same mode
     "The same function in a wider and deeper network"
     if not isinstance(net, SRResNet) or net.arch['sn']: raise SisrError('only an SRResNet without spectral norm can be made wider and deeper: that norm is one of the whole kernel')
-    if bad := [f'{k}={v}' for k,v in arch.items() if k not in ('width','blocks','tail') or v<net.arch[k]]:
-        raise SisrError(f'{", ".join(bad)}: width, blocks and tail can grow, from {", ".join(f"{k}={net.arch[k]}" for k in ("width","blocks","tail"))}')
+    if bad := [f'{k}={v}' for k,v in arch.items() if k not in ('width','blocks','tail') or type(v) is not int or v<net.arch[k]]:
+        raise SisrError(f'{", ".join(bad)}: width, blocks and tail can grow, in whole numbers from {", ".join(f"{k}={net.arch[k]}" for k in ("width","blocks","tail"))}')
     new,b = type(net)(**{**net.arch, **arch}),net.arch['blocks']
     for block in new.trunk[b:new.arch['blocks']]:
         last = [m for m in block.body if isinstance(m,nn.Conv2d)][-1]
