@@ -146,7 +146,7 @@ def step_costs(variants:dict,  # name -> variant, as in a question about growing
 # %% ../nbs/13b_experiments.ipynb #ce53f05e
 def _what(variant): return variant if isinstance(variant,tuple) else (variant,'')
 
-_NEWER = dict(unpaired=False, degrade='bicubic', compiled=False, versions=1)
+_NEWER = dict(unpaired=False, degrade='bicubic', compiled=False, versions=1, larger={})
 
 def _settings(r):
     "Those of a recipe; what is newer than the first runs is told only where it is used"
