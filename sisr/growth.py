@@ -60,6 +60,8 @@ def carry_optimizer(opt,            # a PyTorch optimiser for `old`
 @torch.no_grad()
 def _corner_(new, old):
     "Each tensor of `old` is a corner of the one in `new`; beside it stands zero: what is old does not hear what is new"
+    shape = lambda m: [v.ndim for v in m.state_dict().values()]
+    if shape(new)!=shape(old): raise SisrError('this network is not what its `arch` says: one that was fused grows no more')
     for to,v in zip(new.state_dict().values(), old.state_dict().values(), strict=True):
         if v.ndim: to[:len(v)] = 0
         to[tuple(map(slice, v.shape))] = v
@@ -69,11 +71,12 @@ def larger(net:SRResNet, # without spectral norm; unchanged
           )->SRResNet:   # on the same device, in the same mode
     "The same function in a wider and deeper network"
     if not isinstance(net, SRResNet) or net.arch['sn']: raise SisrError('only an SRResNet without spectral norm can be made wider and deeper: that norm is one of the whole kernel')
-    if bad := [f'{k}={v}' for k,v in arch.items() if k not in ('width','blocks','tail') or type(v) is not int or v<net.arch[k]]:
+    if bad := [f'{k}={v!r}' for k,v in arch.items() if k not in ('width','blocks','tail') or type(v) is not int or v<net.arch[k]]:
         raise SisrError(f'{", ".join(bad)}: width, blocks and tail can grow, in whole numbers from {", ".join(f"{k}={net.arch[k]}" for k in ("width","blocks","tail"))}')
     new,b = type(net)(**{**net.arch, **arch}),net.arch['blocks']
     for block in new.trunk[b:new.arch['blocks']]:
-        last = [m for m in block.body if isinstance(m,nn.Conv2d)][-1]
+        last = block.body[-1]                                      # a convolution, or its norm: a zero before a norm would be blown up
         nn.init.zeros_(last.weight); nn.init.zeros_(last.bias)
     for to,old in ((new.stem,net.stem), (new.trunk[:b],net.trunk[:b]), (new.trunk[new.arch['blocks']:],net.trunk[b:]), (new.stages,net.stages), (new.heads,net.heads)): _corner_(to, old)
+    new.info = {**net.info}
     return new.train(net.training).to(next(net.parameters()).device, memory_format=torch.channels_last)

@@ -178,6 +178,7 @@ def checked(r:Recipe)->Recipe:
     rules = [*((k, v, v>=1, '1 or more') for k,v in counts.items()),
              ('patch', r.patch, r.patch%(whole := r.scale**(1+r.unpaired))==0, f'a multiple of {whole}'),
              ('flips', r.flips, r.flips in (1,2,8), '1, 2 or 8'),
+             ('larger', r.larger, isinstance(r.larger, dict) and all(k in ('width','blocks','tail') and type(v) is int and v>=1 for k,v in r.larger.items()), 'width, blocks, tail as whole numbers'),
              ('seed', r.seed, r.seed>=0, '0 or more'),
              ('ema', r.ema, 0<=r.ema<1, 'from 0 to below 1'),
              ('precision', r.precision, r.precision in ('auto','no','bf16','fp16'), 'auto, no, bf16 or fp16'),

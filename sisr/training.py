@@ -14,7 +14,7 @@ from .metrics import Protocol, Pairs
 from .degradations import Bicubic
 from .realistic import degradation
 from .data import ImageSet, Patches, named, named_in, identities
-from .generators import generator
+from .generators import SRResNet, generator
 from .growth import larger
 from .folding import normed
 from .saving import load_model, find_model
@@ -184,7 +184,8 @@ def begun(r:Recipe, # what to do
     g = load_model(init).train()
     if g.scale>r.scale: raise SisrError(f'{init} is a x{g.scale} network, the recipe {r.name} is for x{r.scale}: a network grows, it does not shrink')
     if g.channels!=(want := 1 if r.gray else 3): raise SisrError(f'{init} has {g.channels} channels, the recipe {r.name} is for images of {want}')
-    if more := {k:v for k,v in r.larger.items() if v>g.arch.get(k,0)}: g = larger(g, **more)
+    more = {k:v for k,v in r.larger.items() if v>g.arch.get(k,0)}
+    if more and isinstance(g, SRResNet) and not g.arch['sn']: g = larger(g, **more)        # others stay as they are
     if r.net.get('bn') and not g.arch.get('bn') and g.scale<r.scale: raise SisrError(f'recipe {r.name} wants batch norm, and {init} has none: begin with a x{r.scale} network')
     if not r.net.get('bn') or g.arch.get('bn'):
         if r.net.get('sn') and not g.arch['sn']: raise SisrError(f'recipe {r.name}: spectral norm is put into {init} together with batch norm only')

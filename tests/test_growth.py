@@ -13,7 +13,7 @@ from sisr.folding import fuse
 from sisr.saving import load_model, read_header, save_model
 from sisr.growth import carry_, carry_optimizer, freeze, grow, larger
 from sisr.images import SisrError, samples, to_tensor
-from sisr.recipes import recipe
+from sisr.recipes import checked, recipe
 from sisr.resize import consistent, downscale, upscale
 from sisr.stages import Stage
 from sisr.training import train
@@ -56,6 +56,11 @@ def test_a_larger_generator_is_the_same_function(arch, width, blocks, tail, h, w
         assert (new(x)-net(x)).abs().max()<1e-5
         assert (fuse(new)(x)-net(x)).abs().max()<1e-4
         assert (new.train()(x)-net.train()(x)).abs().max()<1e-4
+
+def test_what_cannot_be_larger():
+    with pytest.raises(SisrError, match='fused'): larger(fuse(stirred(generator(2, width=4, blocks=1))), width=6)
+    for bad in (dict(width='64'), dict(width=None), dict(depth=3), 5):
+        with pytest.raises(SisrError, match='larger'): checked(replace(recipe('faces-x8'), larger=bad))
 
 @pytest.mark.parametrize('make', [lambda: SRGANDiscriminator(16, width=4), lambda: SRGANDiscriminator(16, width=4, sn=True, bn=False),
                                   lambda: UNetDiscriminator(width=4), lambda: UNetDiscriminator(width=4, channels=1, sn=False)])
@@ -145,6 +150,7 @@ def test_a_recipe_may_want_it_larger(small, whole, tmp_path):
     go = lambda out,**kw: load_model(train(kw.pop('r', r), small, tmp_path/out, init=whole/'model.safetensors', show=False, save=2, **kw))
     net = go('a')
     assert (net.scale,net.arch['width'],net.arch['blocks'],net.arch['heads'])==(8,10,2,[2,4,8]) and net.info['recipe']['larger']==r.larger
+    assert {'recipe','steps','seed'}<=net.info['init'].keys()      # what it began as is told
     go('b', r=replace(r, larger={}))
     with pytest.raises(SisrError, match='larger'): go('b', resume=True)
     assert all(p.abs().max()>0 for p in net.parameters())
