@@ -11,10 +11,10 @@ from .shell import (COMMANDS, Usage, answer, as_usage, attempt, command, is_film
                         table, targets, warned, whole, whole_number)
 
 # %% auto #0
-__all__ = ['MODEL', 'SCALE', 'STYLE', 'DEVICE', 'ENSEMBLE', 'main', 'collect', 'plan', 'paged', 'upscaler', 'fraction', 'film',
-           'size', 'tiles_in', 'many', 'pixels_read', 'too_small', 'enlarge', 'upscale_files', 'training',
-           'train_recipe', 'subject', 'protocol_of', 'scores', 'writable', 'evaluate_model', 'centre', 'views',
-           'make_sheet', 'list_models', 'export_model', 'run_bench']
+__all__ = ['MODEL', 'SCALE', 'STYLE', 'DEVICE', 'ENSEMBLE', 'main', 'collect', 'plan', 'paged', 'upscaler', 'fraction',
+           'some_time', 'film', 'size', 'tiles_in', 'many', 'pixels_read', 'too_small', 'enlarge', 'upscale_files',
+           'training', 'train_recipe', 'subject', 'protocol_of', 'scores', 'writable', 'evaluate_model', 'centre',
+           'views', 'make_sheet', 'list_models', 'export_model', 'run_bench']
 
 # %% ../nbs/15_cli.ipynb #7af719f9
 def main(argv:list=None # what was typed after `sisr`; None: from the command line
@@ -84,6 +84,15 @@ def fraction(text:str)->float:
     try: t = float(text)
     except ValueError: t = -1
     if not 0<=t<=1: raise argparse.ArgumentTypeError(f'{text!r} is no number from 0 to 1')
+    return t
+
+# %% ../nbs/15_cli.ipynb #b2c07e21
+def some_time(text:str)->float:
+    "'2.5' -> 2.5: a number above 0, of minutes"
+    import argparse
+    try: t = float(text)
+    except ValueError: t = 0
+    if not 0<t<1e6: raise argparse.ArgumentTypeError(f'{text!r} is no number of minutes above 0')
     return t
 
 # %% ../nbs/15_cli.ipynb #a2692270
@@ -198,9 +207,10 @@ def training(args)->dict:
     from sisr.upscaler import find_network
     from sisr.hub import is_hub_id
     settings = dict(args.set)
+    if args.minutes and 'steps' in settings: raise Usage('--minutes or --set steps=N, not both: the one is found from the other')
     with as_usage(): change(recipe(args.recipe), **settings); found = args.init and find_network(args.init)
     one = lambda folders: folders[0] if folders and len(folders)==1 else folders
-    return dict(name=args.recipe, data=one(args.hr if unpaired else args.data), lr=one(args.lr), out=args.out, quick=args.quick, resume=args.resume, init=str(found) if args.init and is_hub_id(args.init) else args.init, **settings)
+    return dict(name=args.recipe, data=one(args.hr if unpaired else args.data), lr=one(args.lr), out=args.out, quick=args.quick, resume=args.resume, minutes=args.minutes, init=str(found) if args.init and is_hub_id(args.init) else args.init, **settings)
 
 # %% ../nbs/15_cli.ipynb #d72e4ecf
 @command('train',
@@ -209,6 +219,7 @@ def training(args)->dict:
         help='images to learn from: folders, or NAME:FOLDER for celeba, flickr8k, flickr30k, ffhq or mnist'),
     opt('--out', required=True, metavar='RUN', help='folder for checkpoints, history and the network'),
     opt('--quick', action='store_true', help='a miniature: minutes instead of hours'),
+    opt('--minutes', type=some_time, metavar='M', help='as many steps as fit into M minutes on this machine'),
     opt('--resume', action='store_true', help='go on where an earlier run in RUN stopped'),
     opt('--init', metavar='MODEL', help='begin with the weights of this network'),
     opt('--set', nargs='+', type=setting, default=[], action='extend', metavar='key=value', help='change settings of the recipe'),

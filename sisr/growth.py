@@ -4,13 +4,14 @@
 
 # %% ../nbs/06a_growth.ipynb #847a0de4
 from __future__ import annotations
+from copy import deepcopy
 import torch
 from torch import nn
 from .images import SisrError
 from .generators import SRResNet, StagedNet
 
 # %% auto #0
-__all__ = ['carry_', 'grow', 'freeze', 'carry_optimizer', 'larger']
+__all__ = ['SIZE', 'carry_', 'grow', 'freeze', 'carry_optimizer', 'larger', 'level']
 
 # %% ../nbs/06a_growth.ipynb #49979a20
 def carry_(new:nn.Module, # the larger network, changed in place
@@ -57,7 +58,6 @@ def carry_optimizer(opt,            # a PyTorch optimiser for `old`
     return fresh
 
 # %% ../nbs/06a_growth.ipynb #a0e10002
-@torch.no_grad()
 def _corner_(new, old):
     "Each tensor of `old` is a corner of the one in `new`; beside it stands zero: what is old does not hear what is new"
     shape = lambda m: [v.ndim for v in m.state_dict().values()]
@@ -66,17 +66,36 @@ def _corner_(new, old):
         if v.ndim: to[:len(v)] = 0
         to[tuple(map(slice, v.shape))] = v
 
+@torch.no_grad()
+def _placed(new, net):
+    "`net` in the corners of `new`, which is at least as large: from now on the function of `net`. What is not heard stays as it is"
+    b,n = net.arch['blocks'],new.arch['blocks']
+    for block in new.trunk[b:n]:
+        last = block.body[-1]                                      # a convolution, or its norm: a zero before a norm would be blown up
+        nn.init.zeros_(last.weight); nn.init.zeros_(last.bias)
+    for to,old in ((new.stem,net.stem), (new.trunk[:b],net.trunk[:b]), (new.trunk[n:],net.trunk[b:]), (new.stages,net.stages), (new.heads,net.heads)): _corner_(to, old)
+    new.info = {**net.info}
+    return new.train(net.training).to(next(net.parameters()).device, memory_format=torch.channels_last)
+
 def larger(net:SRResNet, # without spectral norm; unchanged
            **arch        # width, blocks, tail, none below what `net` has
           )->SRResNet:   # on the same device, in the same mode
     "The same function in a wider and deeper network"
     if not isinstance(net, SRResNet) or net.arch['sn']: raise SisrError('only an SRResNet without spectral norm can be made wider and deeper: that norm is one of the whole kernel')
-    if bad := [f'{k}={v!r}' for k,v in arch.items() if k not in ('width','blocks','tail') or type(v) is not int or v<net.arch[k]]:
-        raise SisrError(f'{", ".join(bad)}: width, blocks and tail can grow, in whole numbers from {", ".join(f"{k}={net.arch[k]}" for k in ("width","blocks","tail"))}')
-    new,b = type(net)(**{**net.arch, **arch}),net.arch['blocks']
-    for block in new.trunk[b:new.arch['blocks']]:
-        last = block.body[-1]                                      # a convolution, or its norm: a zero before a norm would be blown up
-        nn.init.zeros_(last.weight); nn.init.zeros_(last.bias)
-    for to,old in ((new.stem,net.stem), (new.trunk[:b],net.trunk[:b]), (new.trunk[new.arch['blocks']:],net.trunk[b:]), (new.stages,net.stages), (new.heads,net.heads)): _corner_(to, old)
-    new.info = {**net.info}
-    return new.train(net.training).to(next(net.parameters()).device, memory_format=torch.channels_last)
+    if bad := [f'{k}={v!r}' for k,v in arch.items() if k not in SIZE or type(v) is not int or v<net.arch[k]]:
+        raise SisrError(f'{", ".join(bad)}: width, blocks and tail can grow, in whole numbers from {", ".join(f"{k}={net.arch[k]}" for k in SIZE)}')
+    return _placed(type(net)(**{**net.arch, **arch}), net)
+
+SIZE = 'width','blocks','tail'                                     # in which a network can be larger
+
+# %% ../nbs/06a_growth.ipynb #a0e1000c
+def level(a, # a network
+          b  # another; both unchanged
+         )->tuple: # the two, of one size where one can be put into the other, else as they are
+    "The same two functions in networks of the same size"
+    if not all(isinstance(n, SRResNet) and not n.arch['sn'] for n in (a,b)) or any(a.arch[k]!=b.arch[k] for k in a.arch if k not in SIZE): return a,b
+    size = lambda n: [n.arch[k] for k in SIZE]
+    if size(a)==size(b): return a,b
+    if all(x>=y for x,y in zip(size(a), size(b))): return a,_placed(deepcopy(a), b)
+    if all(x<=y for x,y in zip(size(a), size(b))): return _placed(deepcopy(b), a),b
+    return a,b

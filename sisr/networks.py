@@ -8,6 +8,7 @@ from copy import deepcopy
 from pathlib import Path
 from .images import SisrError
 from .folding import plain_state
+from .growth import level
 from .saving import find_model, models
 from .foreign import open_model
 from .hub import download, is_hub_id
@@ -38,11 +39,12 @@ def mixed_info(a, b,     # two networks
 
 # %% ../nbs/14_networks.ipynb #a1c07e18
 def interpolate(a,        # a network
-                b,        # one of the same architecture that began as `a`
+                b,        # one of the same kind that began as `a`
                 t:float   # 0: `a`; 1: `b`
                ):         # a new network, in eval mode, without spectral norm
     "The network with the weights (1-t)*a + t*b: those that their convolutions really use"
     if not 0<=t<=1: raise SisrError(f'style {t}: a number from 0 to 1 is wanted')
+    a,b = level(a, b)                                                       # one may have been made larger since
     if diff := unlike(a, b): raise SisrError(f'cannot mix networks that differ: {", ".join(diff)}')
     wa,wb = (plain_state(deepcopy(n).eval()) for n in (a,b))                # in eval mode reading changes nothing
     def mix(x, y): return (1-t)*x + t*y if x.is_floating_point() else y    # a counter is not mixed

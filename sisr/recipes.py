@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from .images import SisrError
 from .metrics import Protocol
 from .realistic import degradation
-from .stages import Ramp, Stage
+from .stages import Ramp, Stage, stretched
 
 # %% auto #0
 __all__ = ['LEAN', 'TINY', 'FACES', 'PIXEL', 'MNIST', 'SHARP', 'FACE', 'SRGAN', 'QUARREL', 'OURS', 'GANS', 'GROWN', 'ALONE',
@@ -146,17 +146,12 @@ def recipe(name:str # a key of RECIPES
     raise SisrError(f'no recipe is called {name}: did you mean {" or ".join(near)}?')
 
 # %% ../nbs/13_recipes.ipynb #4034c520
-def _steps(stages, n):
-    "Stages stretched or shrunk to `n` steps in all"
-    total = sum(s.steps for s in stages)
-    return tuple(replace(s, steps=max(1, round(s.steps*n/total)) if n>0 else n) for s in stages)
-
 def miniature(r:Recipe,     # a full recipe
               steps:int=1200 # in all
              )->Recipe:
     "The same training in about two minutes on two CPU cores"
     once = [s for s in r.stages if s.name!='restart' and not (s.frozen and r.init)]         # it rises once, and begins with a new network
-    stages = tuple(replace(s, rate=min(s.rate,1e-3)) for s in _steps(once, steps))
+    stages = tuple(replace(s, rate=min(s.rate,1e-3)) for s in stretched(once, steps))
     norms = {k:r.net[k] for k in ('bn','sn') if k in r.net}
     small = replace(r, about=f'{r.name} in miniature', net=r.net if r.gray else {**TINY, **norms}, stages=stages, patch=min(r.patch,96), batch=min(r.batch,16), ema=.98, init='', larger={})
     return _short(small, steps) if r.adversary else small
@@ -222,6 +217,6 @@ def change(r:Recipe, # what to start from
         v = _as(kinds[k], k, v)
         if   k in OWN:   r = replace(r, **{k:v})
         elif k in NET:   r = replace(r, net={**r.net, k:v})
-        elif k=='steps': r = replace(r, stages=_steps(r.stages, v))
+        elif k=='steps': r = replace(r, stages=stretched(r.stages, v))
         else:            r = replace(r, stages=tuple(replace(s, rate=v) if s.rate else s for s in r.stages))
     return checked(r)

@@ -4,7 +4,7 @@
 
 # %% ../nbs/11c_stages.ipynb #9c87615c
 from __future__ import annotations
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 import torch
 from fastcore.basics import patch
 from torch import nn
@@ -13,7 +13,7 @@ from .images import SisrError
 from .folding import plain_state
 
 # %% auto #0
-__all__ = ['Ramp', 'Climb', 'Stage', 'EMA']
+__all__ = ['Ramp', 'Climb', 'Stage', 'stretched', 'EMA']
 
 # %% ../nbs/11c_stages.ipynb #b0f8ecf9
 @dataclass(frozen=True)
@@ -73,6 +73,15 @@ def pace(self:Stage, k:int)->float:
     up = max(1, round(self.warmup*self.steps))
     if k<up: return (k+1)/up
     return dict(flat=1., decay=.1**(k/self.steps), line=(self.steps-k)/max(1, self.steps-up))[self.shape]
+
+# %% ../nbs/11c_stages.ipynb #b106bf17
+def stretched(stages, # what to do, in order
+              n:int   # steps of all, together
+             )->tuple:
+    "Stages in `n` steps in all, each with its share of them, none with less than one"
+    if n<1: raise SisrError(f'setting steps={n}: 1 or more is wanted')
+    total = sum(s.steps for s in stages)
+    return tuple(replace(s, steps=max(1, round(s.steps*n/total))) for s in stages)
 
 # %% ../nbs/11c_stages.ipynb #82ea6079
 class EMA:

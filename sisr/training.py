@@ -4,7 +4,7 @@
 
 # %% ../nbs/13a_training.ipynb #70b7cc8f
 from __future__ import annotations
-import hashlib, warnings
+import copy, hashlib, sys, time, warnings
 from dataclasses import asdict, replace
 from pathlib import Path
 import torch
@@ -20,13 +20,14 @@ from .folding import normed
 from .saving import load_model, find_model
 from .determinism import deterministic, seed_everything
 from .figures import curves, film, save_figure
-from .runs import writing
+from .runs import load_checkpoint, writing
 from .adversary import Adversary
 from .losses import LOSSES
 from .frechet import Frechet
 from .unpaired import Unpaired
 from .trainer import Trainer
 from .unsupervised import Unseen, Unsupervised
+from .budget import tried, within
 from .recipes import NET, Recipe, change, miniature, recipe
 
 # %% auto #0
@@ -77,11 +78,13 @@ def _names(items):
     names = sorted(Path(x).name for x in items if isinstance(x, (str,Path)))
     return f'{len(items)} ({hashlib.sha256(repr(names).encode()).hexdigest()[:8]})'
 
+def _every(r, n): return max(1, min(r.look, n//10))               # steps between looks, of n in all
+
 def _common(r, g, show, save, losses, *items):
     "What any trainer of this recipe is given"
     n = sum(s.steps for s in r.stages)
     return dict(adversary=Adversary(**_sized(r.adversary, g.scale/r.scale), seed=r.seed) if r.adversary else None, hard=r.hard, ema=r.ema,
-                log=max(1, min(50, n//30, r.look)), save=save or max(1, min(r.look, n//10)),
+                log=max(1, min(50, n//30, r.look)), save=save or _every(r, n),
                 precision=None if r.precision=='auto' else r.precision, compiled=r.compiled, seed=r.seed, recipe={**asdict(replace(r, compiled=False)), 'images':' and '.join(map(_names, items))}, losses=losses, show=show)
 
 # %% ../nbs/13a_training.ipynb #feb63181
@@ -234,6 +237,7 @@ def train(name,                   # a recipe, or its name
           note:str='',            # kept in the file: what `data` was, whatever a stranger should know
           licence:str='',         # kept in the file: what the network may be used for
           losses=None,            # name -> (sr, hr) -> scalar, in place of those of `LOSSES`, say `{'vgg': PerceptualLoss(...)}`; a resumed run must be given them again
+          minutes:float|None=None,# as many steps as fit into so many on this machine; None: those of the recipe
           lr=None,                # LR images, as `data`, for a recipe that learns without pairs: `data` shows other scenes then
           **kw                    # settings to `change`; those of the network only without `init`
          )->Path:                 # out/model.safetensors
@@ -242,16 +246,36 @@ def train(name,                   # a recipe, or its name
     r = change(miniature(r) if quick else r, **kw)
     if (init or r.init) and kw.keys()&NET.keys():
         raise SisrError(f'the network comes from {init or r.init}: leave out its settings, ' + ('or --init' if init else f'or take a recipe that begins with a new one, such as progressive-x{r.scale}'))
-    with deterministic(r.deterministic): return _trained(r, data, out, resume, init or r.init or None, (val,show,save,losses,lr), dict(note=note, licence=licence))
+    if minutes is not None and 'steps' in kw: raise SisrError('minutes or steps, not both: the one is found from the other')
+    if minutes is not None and not (isinstance(minutes, (int,float)) and 0<minutes<1e6): raise SisrError(f'minutes={minutes}: a number above 0 is wanted')
+    with deterministic(r.deterministic): return _trained(r, data, out, resume, init or r.init or None, minutes, (val,show,save,losses,lr), dict(note=note, licence=licence))
+
+# %% ../nbs/13a_training.ipynb #b0d60101
+def _in_time(r, g, data, out, minutes, begin, how):
+    "The recipe in as many steps as fit, those that try it counted in, and the data as they lie; a run that goes on keeps its number of steps"
+    from accelerate.utils import broadcast_object_list
+    if state := load_checkpoint(out, mend=False):
+        steps = [s['steps'] for s in state['recipe'].get('stages', ())]
+        return replace(r, stages=tuple(replace(s, steps=n) for s,n in zip(r.stages, steps))) if len(steps)==len(r.stages) else r, None
+    val,show,save,*more = how
+    try: cost,t = tried(lambda run: trainer(r, copy.deepcopy(g), data, run, val, False, save, *more), r.stages, 60*minutes)
+    except KeyboardInterrupt: raise KeyboardInterrupt('stopped before the first step') from None
+    left, = broadcast_object_list([60*minutes-(time.perf_counter()-begin)])                 # of several processes the first has the clock
+    r = replace(r, stages=within(left, r.stages, cost, lambda n: save or _every(r, n)))
+    if show and t.acc.is_main_process: print(f'{sum(s.steps for s in r.stages)} steps in {minutes:g} minutes; one takes', ', '.join(f'{c:.2g} s ({s.name})' for s,c in zip(r.stages, cost.steps)), file=sys.stderr, flush=True)
+    return r,(t.patches,t.val)
 
 # %% ../nbs/13a_training.ipynb #19529c17
-def _trained(r, data, out, resume, init, how, told):
+def _trained(r, data, out, resume, init, minutes, how, told):
+    begin = time.perf_counter()
     seed_everything(r.seed)
     g = begun(r, init, data) if init else fresh(r)
     r = replace(r, stages=tuple(s for s in r.stages if (s.scale or r.scale)>=g.scale))      # what lies behind is left out
     if init: r = replace(r, net=dict(network=type(g).__name__, **{k:v for k,v in g.arch.items() if k not in ('scale','channels')}))
+    r,laid = _in_time(r, g, data, out, minutes, begin, how) if minutes else (r,None)
     t = trainer(r, g, data, out, *how)
+    if laid: t.patches,t.val = laid                              # they lie on the GPU already
     t.fit(r.stages, resume)
-    path = t.export(**provenance(r, t), **told, **({'init': ancestor(init, g)} if init else {}))
+    path = t.export(**provenance(r, t), **told, **({'init': ancestor(init, g)} if init else {}), **({'minutes': minutes} if minutes else {}))
     if t.acc.is_main_process: draw(t.history, t.out)
     return path
