@@ -11,12 +11,13 @@ from sisr.discriminators import GrownDiscriminator, SRGANDiscriminator, UNetDisc
 from sisr.generators import generator
 from sisr.folding import fuse
 from sisr.saving import load_model, read_header, save_model
-from sisr.growth import carry_, carry_optimizer, freeze, grow, larger
+from sisr.growth import carry_, carry_optimizer, freeze, grow, larger, level
 from sisr.images import SisrError, samples, to_tensor
 from sisr.recipes import checked, recipe
 from sisr.resize import consistent, downscale, upscale
 from sisr.stages import Stage
 from sisr.training import train
+from sisr.networks import interpolate
 from sisr.upscaler import Upscaler
 
 def stirred(net, seed=0):
@@ -56,6 +57,24 @@ def test_a_larger_generator_is_the_same_function(arch, width, blocks, tail, h, w
         assert (new(x)-net(x)).abs().max()<1e-5
         assert (fuse(new)(x)-net(x)).abs().max()<1e-4
         assert (new.train()(x)-net.train()(x)).abs().max()<1e-4
+
+@settings(max_examples=25, deadline=None)
+@given(nets, st.integers(0,3), st.integers(0,2), st.integers(0,3), st.sampled_from((0,.3,1)), st.booleans())
+def test_networks_that_parted_in_size_are_mixed(arch, width, blocks, tail, t, swap):
+    "The larger one has learnt since. Each end is the function of that network; what did not change is the same all the way; neither is touched"
+    if arch['scale']==1: arch['faithful'] = False
+    old = stirred(generator(**{**arch, 'sn':False})); x = torch.rand(2, arch['channels'], 6, 5)*2-1
+    new = larger(old, width=old.arch['width']+width, blocks=old.arch['blocks']+blocks, tail=old.arch['tail']+tail)
+    with torch.no_grad(): assert (interpolate(old, new, t)(x)-old(x)).abs().max()<1e-5
+    stirred(new, 1)
+    pair = (new,old) if swap else (old,new)
+    before = [{k:v.clone() for k,v in n.state_dict().items()} for n in pair]
+    a,b = level(*pair)
+    assert a.arch==b.arch==new.arch and new in (a,b)
+    with torch.no_grad():
+        for n,m in zip(pair, (a,b)): assert (m(x)-n(x)).abs().max()<1e-5
+        for end in (0,1): assert (interpolate(*pair, end)(x)-pair[end](x)).abs().max()<1e-5
+    assert all(torch.equal(v, s[k]) for n,s in zip(pair, before) for k,v in n.state_dict().items())
 
 def test_what_cannot_be_larger():
     with pytest.raises(SisrError, match='fused'): larger(fuse(stirred(generator(2, width=4, blocks=1))), width=6)
