@@ -4,8 +4,7 @@
 
 # %% ../nbs/12c_budget.ipynb #b0d60004
 from __future__ import annotations
-import tempfile, time
-from bisect import bisect_left
+import math, tempfile, time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from .images import SisrError
@@ -13,7 +12,7 @@ from .stages import stretched
 from .trainer import Trainer
 
 # %% auto #0
-__all__ = ['Cost', 'lasting', 'within', 'timed', 'tried']
+__all__ = ['Cost', 'lasting', 'within', 'timed', 'agreed', 'tried']
 
 # %% ../nbs/12c_budget.ipynb #b0d60007
 @dataclass(frozen=True)
@@ -29,7 +28,9 @@ def lasting(stages,    # what to do, in order
             every:int  # steps between looks
            )->float:
     "Seconds that these stages take: those that may end early count whole"
-    looks = sum(s.steps//every+1+bool(s.ramp) for s in stages)         # the last step has one, and the first of a ramp
+    looks,k = 0,0
+    for s in stages:                                                   # a look at each `every`-th step, at the end of a stage, at the begin of a ramp
+        end = k+s.steps; looks += end//every-k//every+bool(end%every)+bool(s.ramp); k = end
     return cost.start+looks*cost.look+sum(s.steps*c for s,c in zip(stages, cost.steps, strict=True))
 
 # %% ../nbs/12c_budget.ipynb #b0d60011
@@ -38,45 +39,58 @@ def within(seconds:float, # there is
            cost:Cost,     # of these stages
            every=lambda n: max(1, n//10)  # steps between looks, of n in all
           )->tuple:
-    "The same stages in as many steps as there is time for; `SisrError` if there is none for one of each"
+    "The same stages in as many steps as there is time for, to a hundredth; `SisrError` if there is none for one of each"
     def lasts(n): return lasting(stretched(stages, n), cost, every(n))
-    least,most = len(stages),len(stages)+int(max(0, seconds)/min(cost.steps))+1
-    if lasts(least)>seconds: raise SisrError(f'{max(0, seconds):.0f} s are left, too few: beginning and looking take {lasts(least):.0f} s; give more time, or a smaller batch, patch or network')
-    return stretched(stages, least-1+bisect_left(range(least, most+1), True, key=lambda n: lasts(n)>seconds))
+    def again(n): return stretched(stages, sum(s.steps for s in stretched(stages, n)))==stretched(stages, n)
+    least = len(stages)
+    n = least+int(max(0, seconds)/min(cost.steps))
+    while n>=least and (lasts(n)>seconds or not again(n)): n -= max(1, n//100)
+    if n>=least: return stretched(stages, n)
+    more = math.ceil(10*(lasts(least)-seconds)/60)/10
+    raise SisrError(f'{max(0, seconds):.1f} s are left, too few: a step of each stage, and looking, take {lasts(least):.1f}. Give {more:.1f} minutes more, or a smaller batch, patch or network')
 
 # %% ../nbs/12c_budget.ipynb #b0d60014
 def timed(t:Trainer, # made for this alone
           stages,    # what it is to do, in order
           n:int      # steps between two readings
          )->Cost:
-    "Do a few steps of each stage and look at the clock; several processes agree on what the first of them read"
-    from accelerate.utils import broadcast_object_list
-    t.log,t.save,looks = n,10**9,_watched(t)
-    t.fit([replace(s, steps=3*n, until=0.) for s in stages])
-    at = [h['seconds'] for h in t.history if 'seconds' in h]           # three readings of each stage
-    steps = tuple(max(1e-4, (b-a)/(2*n)) for a,b in zip(at[::3], at[2::3]))
-    once = at[-1]-3*n*sum(steps)-sum(looks[:-1])
+    "Do a few steps of each stage and look at the clock"
+    t.log,t.save = n,10**9
+    looks,at = _watched(t, '_look'),_watched(t, '_note')
+    try: t.fit([replace(s, steps=3*n, until=0.) for s in stages])
+    finally: del t._look, t._note
+    ends = [end for _,end in at]                                       # three for each stage: after n, 2n and 3n steps
+    steps = tuple(max(1e-6, (b-a)/(2*n)) for a,b in zip(ends[::3], ends[2::3]))
+    *before,last = [end-begin for begin,end in looks]                  # the last look comes after the last step
     begun = time.perf_counter(); t.checkpoint()
-    return broadcast_object_list([Cost(steps, looks[-1]+time.perf_counter()-begun, max(0., once))])[0]
+    return Cost(steps, last+time.perf_counter()-begun, max(0., t.seconds-3*n*sum(steps)-sum(before)))
 
-def _watched(t):
-    "Seconds of each look that `t` takes from now on"
-    res,look = [],t._look
+def _watched(t, name):
+    "When each call of this method of `t` begins and ends from now on"
+    res,method = [],getattr(t, name)
     def watched(*args):
-        begun = time.perf_counter(); over = look(*args); res.append(time.perf_counter()-begun)
-        return over
-    t._look = watched
+        begun = time.perf_counter()
+        try: return method(*args)
+        finally: res.append((begun, time.perf_counter()))
+    setattr(t, name, watched)
     return res
 
 # %% ../nbs/12c_budget.ipynb #b0d60021
+def agreed(x): # anything that can be pickled
+    "What the first of several processes has: each has a clock, and all must do the same"
+    from accelerate.utils import broadcast_object_list
+    return broadcast_object_list([x])[0]
+
 def tried(make,         # folder -> a `Trainer` like the one that is to be
           stages,       # what it is to do, in order
           seconds:float # there is in all; a fiftieth of it may go into a second try
          )->tuple:      # (Cost, the trainer that was tried)
     "Time a few steps of each stage, and more if these were cheap"
+    def attempt(n, folder):
+        begun = time.perf_counter(); t = make(folder); made = time.perf_counter()-begun
+        cost = timed(t, stages, n or (n := 10 if t.acc.device.type=='cuda' else 2))
+        return agreed(replace(cost, start=cost.start+made)),t,n
     with tempfile.TemporaryDirectory() as tmp:
-        t = make(Path(tmp)/'few')
-        cost = timed(t, stages, n := 10 if t.acc.device.type=='cuda' else 2)
-        if lasting([replace(s, steps=30*n) for s in stages], cost, 30*n)<seconds/50:
-            t = make(Path(tmp)/'more'); cost = timed(t, stages, 10*n)
+        cost,t,n = attempt(0, Path(tmp)/'few')
+        if lasting([replace(s, steps=30*n) for s in stages], cost, 30*n)<seconds/50: del t; cost,t,_ = attempt(10*n, Path(tmp)/'more')
     return cost,t

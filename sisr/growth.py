@@ -70,6 +70,7 @@ def _corner_(new, old):
 def _placed(new, net):
     "`net` in the corners of `new`, which is at least as large: from now on the function of `net`. What is not heard stays as it is"
     b,n = net.arch['blocks'],new.arch['blocks']
+    if not all(hasattr(block.body[-1], 'weight') for block in new.trunk[:n]): raise SisrError('a network that was fused takes no other in: give it as it was before')
     for block in new.trunk[b:n]:
         last = block.body[-1]                                      # a convolution, or its norm: a zero before a norm would be blown up
         nn.init.zeros_(last.weight); nn.init.zeros_(last.bias)

@@ -18,7 +18,7 @@ from .generators import SRResNet, generator
 from .growth import larger
 from .folding import normed
 from .saving import load_model, find_model
-from .determinism import deterministic, seed_everything
+from .determinism import deterministic, rng_state, seed_everything, set_rng_state
 from .figures import curves, film, save_figure
 from .runs import load_checkpoint, writing
 from .adversary import Adversary
@@ -27,7 +27,7 @@ from .frechet import Frechet
 from .unpaired import Unpaired
 from .trainer import Trainer
 from .unsupervised import Unseen, Unsupervised
-from .budget import tried, within
+from .budget import agreed, tried, within
 from .recipes import NET, Recipe, change, miniature, recipe
 
 # %% auto #0
@@ -247,23 +247,25 @@ def train(name,                   # a recipe, or its name
     if (init or r.init) and kw.keys()&NET.keys():
         raise SisrError(f'the network comes from {init or r.init}: leave out its settings, ' + ('or --init' if init else f'or take a recipe that begins with a new one, such as progressive-x{r.scale}'))
     if minutes is not None and 'steps' in kw: raise SisrError('minutes or steps, not both: the one is found from the other')
-    if minutes is not None and not (isinstance(minutes, (int,float)) and 0<minutes<1e6): raise SisrError(f'minutes={minutes}: a number above 0 is wanted')
+    if minutes is not None and not (type(minutes) in (int,float) and 0<minutes<1e6): raise SisrError(f'minutes={minutes}: a number above 0 is wanted')
     with deterministic(r.deterministic): return _trained(r, data, out, resume, init or r.init or None, minutes, (val,show,save,losses,lr), dict(note=note, licence=licence))
 
 # %% ../nbs/13a_training.ipynb #b0d60101
 def _in_time(r, g, data, out, minutes, begin, how):
-    "The recipe in as many steps as fit, those that try it counted in, and the data as they lie; a run that goes on keeps its number of steps"
-    from accelerate.utils import broadcast_object_list
+    "The recipe in as many steps as fit, those that try it counted in; the minutes that decided it; and the data as they lie. A run that goes on keeps its number of steps"
+    with writing(out): Path(out).mkdir(parents=True, exist_ok=True)
     if state := load_checkpoint(out, mend=False):
         steps = [s['steps'] for s in state['recipe'].get('stages', ())]
-        return replace(r, stages=tuple(replace(s, steps=n) for s,n in zip(r.stages, steps))) if len(steps)==len(r.stages) else r, None
+        known = replace(r, stages=tuple(replace(s, steps=n) for s,n in zip(r.stages, steps)))
+        return (known if len(steps)==len(r.stages) else r),state['recipe'].get('minutes'),None
     val,show,save,*more = how
-    try: cost,t = tried(lambda run: trainer(r, copy.deepcopy(g), data, run, val, False, save, *more), r.stages, 60*minutes)
-    except KeyboardInterrupt: raise KeyboardInterrupt('stopped before the first step') from None
-    left, = broadcast_object_list([60*minutes-(time.perf_counter()-begin)])                 # of several processes the first has the clock
+    before = rng_state()
+    cost,t = tried(lambda run: trainer(r, copy.deepcopy(g), data, run, val, False, save, *more), r.stages, 60*minutes)
+    set_rng_state(before)                                          # as if nothing had been tried
+    left = agreed(60*minutes-(time.perf_counter()-begin))
     r = replace(r, stages=within(left, r.stages, cost, lambda n: save or _every(r, n)))
     if show and t.acc.is_main_process: print(f'{sum(s.steps for s in r.stages)} steps in {minutes:g} minutes; one takes', ', '.join(f'{c:.2g} s ({s.name})' for s,c in zip(r.stages, cost.steps)), file=sys.stderr, flush=True)
-    return r,(t.patches,t.val)
+    return r,minutes,(t.patches,t.val)
 
 # %% ../nbs/13a_training.ipynb #19529c17
 def _trained(r, data, out, resume, init, minutes, how, told):
@@ -272,8 +274,9 @@ def _trained(r, data, out, resume, init, minutes, how, told):
     g = begun(r, init, data) if init else fresh(r)
     r = replace(r, stages=tuple(s for s in r.stages if (s.scale or r.scale)>=g.scale))      # what lies behind is left out
     if init: r = replace(r, net=dict(network=type(g).__name__, **{k:v for k,v in g.arch.items() if k not in ('scale','channels')}))
-    r,laid = _in_time(r, g, data, out, minutes, begin, how) if minutes else (r,None)
+    r,minutes,laid = _in_time(r, g, data, out, minutes, begin, how) if minutes else (r,None,None)
     t = trainer(r, g, data, out, *how)
+    if minutes: t.recipe['minutes'] = minutes
     if laid: t.patches,t.val = laid                              # they lie on the GPU already
     t.fit(r.stages, resume)
     path = t.export(**provenance(r, t), **told, **({'init': ancestor(init, g)} if init else {}), **({'minutes': minutes} if minutes else {}))

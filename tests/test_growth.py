@@ -78,6 +78,9 @@ def test_networks_that_parted_in_size_are_mixed(arch, width, blocks, tail, t, sw
 
 def test_what_cannot_be_larger():
     with pytest.raises(SisrError, match='fused'): larger(fuse(stirred(generator(2, width=4, blocks=1))), width=6)
+    small,big = (stirred(generator(2, width=w, blocks=1, bn=True)) for w in (4,6))
+    for pair in ((small,fuse(big)), (fuse(small),big)):
+        with pytest.raises(SisrError, match='fused'): interpolate(*pair, .5)
     for bad in (dict(width='64'), dict(width=None), dict(depth=3), 5):
         with pytest.raises(SisrError, match='larger'): checked(replace(recipe('faces-x8'), larger=bad))
 
