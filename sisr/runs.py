@@ -14,7 +14,7 @@ from .images import SisrError, SisrWarning
 
 # %% auto #0
 __all__ = ['Tally', 'interactive', 'in_kernel', 'Progress', 'writing', 'save_checkpoint', 'load_checkpoint', 'differences',
-           'accelerator', 'average_', 'shared', 'same_', 'cut_history', 'stoppable']
+           'accelerator', 'average_', 'shared', 'same_', 'agreed', 'cut_history', 'stoppable']
 
 # %% ../nbs/11a_runs.ipynb #c7e50242
 class Tally:
@@ -165,6 +165,12 @@ def same_(acc, # an `Accelerator`
     from accelerate.utils import broadcast
     for net in nets:
         for v in net.state_dict().values(): v.copy_(broadcast(v))
+
+# %% ../nbs/11a_runs.ipynb #17a66562
+def agreed(x): # what can be pickled
+    "What the first of all processes has"
+    from accelerate.utils import broadcast_object_list
+    return broadcast_object_list([x])[0]
 
 # %% ../nbs/11a_runs.ipynb #f01274bf
 def cut_history(book:Path,      # a history.jsonl

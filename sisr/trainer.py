@@ -18,7 +18,7 @@ from .ensemble import self_ensemble
 from .growth import carry_, carry_optimizer, freeze, grow
 from .losses import LOSSES, VGGDistance
 from .determinism import rng_state, seed_everything, set_rng_state, tuned
-from .runs import Progress, Tally, accelerator, average_, cut_history, differences, load_checkpoint, same_, save_checkpoint, shared, stoppable, writing
+from .runs import Progress, Tally, accelerator, agreed, average_, cut_history, differences, load_checkpoint, same_, save_checkpoint, shared, stoppable, writing
 from .adversary import Adversary
 from .stages import Climb, EMA, Stage
 
@@ -202,8 +202,7 @@ def shown(self:Trainer, lr:Tensor)->Tensor:
 def _look(self:Trainer, stage:Stage, bar):
     "Validate, tell, and let the ramp decide; True if that ends the stage"
     if self.val is None: return False
-    from accelerate.utils import broadcast_object_list
-    scores, = broadcast_object_list([self.validate() if self.acc.is_main_process else None])
+    scores = agreed(self.validate() if self.acc.is_main_process else None)
     row = dict(step=self.k, **scores)
     if stage.ramp:
         begun = not self.j
