@@ -7,12 +7,14 @@ from __future__ import annotations
 import math, tempfile, time
 from dataclasses import dataclass, replace
 from pathlib import Path
+import torch
 from .images import SisrError
+from .runs import agreed
 from .stages import stretched
 from .trainer import Trainer
 
 # %% auto #0
-__all__ = ['Cost', 'lasting', 'within', 'timed', 'agreed', 'tried']
+__all__ = ['Cost', 'lasting', 'within', 'timed', 'tried']
 
 # %% ../nbs/12c_budget.ipynb #b0d60007
 @dataclass(frozen=True)
@@ -41,10 +43,9 @@ def within(seconds:float, # there is
           )->tuple:
     "The same stages in as many steps as there is time for, to a hundredth; `SisrError` if there is none for one of each"
     def lasts(n): return lasting(stretched(stages, n), cost, every(n))
-    def again(n): return stretched(stages, sum(s.steps for s in stretched(stages, n)))==stretched(stages, n)
     least = len(stages)
     n = least+int(max(0, seconds)/min(cost.steps))
-    while n>=least and (lasts(n)>seconds or not again(n)): n -= max(1, n//100)
+    while n>=least and lasts(n)>seconds: n -= max(1, n//100)
     if n>=least: return stretched(stages, n)
     more = math.ceil(10*(lasts(least)-seconds)/60)/10
     raise SisrError(f'{max(0, seconds):.1f} s are left, too few: a step of each stage, and looking, take {lasts(least):.1f}. Give {more:.1f} minutes more, or a smaller batch, patch or network')
@@ -76,21 +77,18 @@ def _watched(t, name):
     return res
 
 # %% ../nbs/12c_budget.ipynb #b0d60021
-def agreed(x): # anything that can be pickled
-    "What the first of several processes has: each has a clock, and all must do the same"
-    from accelerate.utils import broadcast_object_list
-    return broadcast_object_list([x])[0]
-
 def tried(make,         # folder -> a `Trainer` like the one that is to be
           stages,       # what it is to do, in order
           seconds:float # there is in all; a fiftieth of it may go into a second try
          )->tuple:      # (Cost, the trainer that was tried)
     "Time a few steps of each stage, and more if these were cheap"
-    def attempt(n, folder):
-        begun = time.perf_counter(); t = make(folder); made = time.perf_counter()-begun
-        cost = timed(t, stages, n or (n := 10 if t.acc.device.type=='cuda' else 2))
-        return agreed(replace(cost, start=cost.start+made)),t,n
+    few = 10 if torch.cuda.is_available() else 2
     with tempfile.TemporaryDirectory() as tmp:
-        cost,t,n = attempt(0, Path(tmp)/'few')
-        if lasting([replace(s, steps=30*n) for s in stages], cost, 30*n)<seconds/50: del t; cost,t,_ = attempt(10*n, Path(tmp)/'more')
+        def attempt(n):
+            begun = time.perf_counter(); t = make(Path(tmp)/f'{n}'); made = time.perf_counter()-begun
+            cost = timed(t, stages, n)
+            return agreed(replace(cost, start=cost.start+made)),t
+        cost,t = attempt(few)
+        more = [replace(s, steps=30*few) for s in stages]
+        if lasting(more, cost, 30*few)<seconds/50: del t; cost,t = attempt(10*few)
     return cost,t

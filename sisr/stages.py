@@ -81,7 +81,9 @@ def stretched(stages, # what to do, in order
     "Stages in `n` steps in all, each with its share of them, none with less than one"
     if n<1: raise SisrError(f'setting steps={n}: 1 or more is wanted')
     total = sum(s.steps for s in stages)
-    return tuple(replace(s, steps=max(1, round(s.steps*n/total))) for s in stages)
+    steps = [max(1, round(s.steps*n/total)) for s in stages]
+    while over := sum(steps)-max(n, len(stages)): steps[steps.index(max(steps))] -= 1 if over>0 else -1   # what rounding added or lost
+    return tuple(replace(s, steps=k) for s,k in zip(stages, steps))
 
 # %% ../nbs/11c_stages.ipynb #82ea6079
 class EMA:

@@ -20,14 +20,14 @@ from .folding import normed
 from .saving import load_model, find_model
 from .determinism import deterministic, rng_state, seed_everything, set_rng_state
 from .figures import curves, film, save_figure
-from .runs import load_checkpoint, writing
+from .runs import agreed, load_checkpoint, writing
 from .adversary import Adversary
 from .losses import LOSSES
 from .frechet import Frechet
 from .unpaired import Unpaired
 from .trainer import Trainer
 from .unsupervised import Unseen, Unsupervised
-from .budget import agreed, tried, within
+from .budget import tried, within
 from .recipes import NET, Recipe, change, miniature, recipe
 
 # %% auto #0
@@ -78,13 +78,13 @@ def _names(items):
     names = sorted(Path(x).name for x in items if isinstance(x, (str,Path)))
     return f'{len(items)} ({hashlib.sha256(repr(names).encode()).hexdigest()[:8]})'
 
-def _every(r, n): return max(1, min(r.look, n//10))               # steps between looks, of n in all
+def _every(r, n, save): return save or max(1, min(r.look, n//10))  # steps between looks, of n in all
 
 def _common(r, g, show, save, losses, *items):
     "What any trainer of this recipe is given"
     n = sum(s.steps for s in r.stages)
     return dict(adversary=Adversary(**_sized(r.adversary, g.scale/r.scale), seed=r.seed) if r.adversary else None, hard=r.hard, ema=r.ema,
-                log=max(1, min(50, n//30, r.look)), save=save or _every(r, n),
+                log=max(1, min(50, n//30, r.look)), save=_every(r, n, save),
                 precision=None if r.precision=='auto' else r.precision, compiled=r.compiled, seed=r.seed, recipe={**asdict(replace(r, compiled=False)), 'images':' and '.join(map(_names, items))}, losses=losses, show=show)
 
 # %% ../nbs/13a_training.ipynb #feb63181
@@ -263,8 +263,9 @@ def _in_time(r, g, data, out, minutes, begin, how):
     cost,t = tried(lambda run: trainer(r, copy.deepcopy(g), data, run, val, False, save, *more), r.stages, 60*minutes)
     set_rng_state(before)                                          # as if nothing had been tried
     left = agreed(60*minutes-(time.perf_counter()-begin))
-    r = replace(r, stages=within(left, r.stages, cost, lambda n: save or _every(r, n)))
-    if show and t.acc.is_main_process: print(f'{sum(s.steps for s in r.stages)} steps in {minutes:g} minutes; one takes', ', '.join(f'{c:.2g} s ({s.name})' for s,c in zip(r.stages, cost.steps)), file=sys.stderr, flush=True)
+    r = replace(r, stages=within(left, r.stages, cost, lambda n: _every(r, n, save)))
+    each = ', '.join(f'{c:.2g} s ({s.name})' for s,c in zip(r.stages, cost.steps))
+    if show and t.acc.is_main_process: print(f'{sum(s.steps for s in r.stages)} steps in {minutes:g} minutes; one takes {each}', file=sys.stderr, flush=True)
     return r,minutes,(t.patches,t.val)
 
 # %% ../nbs/13a_training.ipynb #19529c17
@@ -276,9 +277,9 @@ def _trained(r, data, out, resume, init, minutes, how, told):
     if init: r = replace(r, net=dict(network=type(g).__name__, **{k:v for k,v in g.arch.items() if k not in ('scale','channels')}))
     r,minutes,laid = _in_time(r, g, data, out, minutes, begin, how) if minutes else (r,None,None)
     t = trainer(r, g, data, out, *how)
-    if minutes: t.recipe['minutes'] = minutes
+    if minutes: t.recipe['minutes'] = told['minutes'] = minutes
     if laid: t.patches,t.val = laid                              # they lie on the GPU already
     t.fit(r.stages, resume)
-    path = t.export(**provenance(r, t), **told, **({'init': ancestor(init, g)} if init else {}), **({'minutes': minutes} if minutes else {}))
+    path = t.export(**provenance(r, t), **told, **({'init': ancestor(init, g)} if init else {}))
     if t.acc.is_main_process: draw(t.history, t.out)
     return path
