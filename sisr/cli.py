@@ -11,8 +11,8 @@ from .shell import (COMMANDS, Usage, answer, as_usage, attempt, command, is_film
                         table, targets, warned, whole, whole_number)
 
 # %% auto #0
-__all__ = ['MODEL', 'SCALE', 'STYLE', 'DEVICE', 'ENSEMBLE', 'main', 'collect', 'plan', 'paged', 'upscaler', 'fraction',
-           'some_time', 'film', 'size', 'tiles_in', 'many', 'pixels_read', 'too_small', 'enlarge', 'upscale_files',
+__all__ = ['fraction', 'minutes', 'MODEL', 'SCALE', 'STYLE', 'DEVICE', 'ENSEMBLE', 'main', 'collect', 'plan', 'paged', 'upscaler',
+           'number', 'film', 'size', 'tiles_in', 'many', 'pixels_read', 'too_small', 'enlarge', 'upscale_files',
            'training', 'train_recipe', 'subject', 'protocol_of', 'scores', 'writable', 'evaluate_model', 'centre',
            'views', 'make_sheet', 'list_models', 'export_model', 'run_bench']
 
@@ -78,22 +78,19 @@ def upscaler(args     # parsed options: model, device, and scale, style, tile, c
     return up
 
 # %% ../nbs/15_cli.ipynb #b2c07e11
-def fraction(text:str)->float:
-    "'0.5' -> 0.5: a number from 0 to 1"
-    import argparse
-    try: t = float(text)
-    except ValueError: t = -1
-    if not 0<=t<=1: raise argparse.ArgumentTypeError(f'{text!r} is no number from 0 to 1')
-    return t
+def number(what:str, # of which kind it is, for people
+           fits      # number -> is it one of these?
+          ):         # text -> float
+    "How options are read that take a number"
+    def read(text:str)->float:
+        try: t = float(text)
+        except ValueError: t = float('nan')
+        if not fits(t): raise argparse.ArgumentTypeError(f'{text!r} is no {what}')
+        return t
+    return read
 
-# %% ../nbs/15_cli.ipynb #b2c07e21
-def some_time(text:str)->float:
-    "'2.5' -> 2.5: a number above 0, of minutes"
-    import argparse
-    try: t = float(text)
-    except ValueError: t = 0
-    if not 0<t<1e6: raise argparse.ArgumentTypeError(f'{text!r} is no number of minutes above 0')
-    return t
+fraction = number('number from 0 to 1', lambda t: 0<=t<=1)
+minutes = number('number of minutes above 0', lambda t: 0<t<1e6)
 
 # %% ../nbs/15_cli.ipynb #a2692270
 def film(file)->tuple: # (1,1,1) for what cannot be read
@@ -219,7 +216,7 @@ def training(args)->dict:
         help='images to learn from: folders, or NAME:FOLDER for celeba, flickr8k, flickr30k, ffhq or mnist'),
     opt('--out', required=True, metavar='RUN', help='folder for checkpoints, history and the network'),
     opt('--quick', action='store_true', help='a miniature: minutes instead of hours'),
-    opt('--minutes', type=some_time, metavar='M', help='as many steps as fit into M minutes on this machine'),
+    opt('--minutes', type=minutes, metavar='M', help='as many steps as fit into M minutes on this machine'),
     opt('--resume', action='store_true', help='go on where an earlier run in RUN stopped'),
     opt('--init', metavar='MODEL', help='begin with the weights of this network'),
     opt('--set', nargs='+', type=setting, default=[], action='extend', metavar='key=value', help='change settings of the recipe'),
