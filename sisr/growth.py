@@ -78,6 +78,9 @@ def _placed(new, net):
     new.info = {**net.info}
     return new.train(net.training).to(next(net.parameters()).device, memory_format=torch.channels_last)
 
+# %% ../nbs/06a_growth.ipynb #a0e1000e
+SIZE = 'width','blocks','tail'                                     # in which a network can be larger
+
 def larger(net:SRResNet, # without spectral norm; unchanged
            **arch        # width, blocks, tail, none below what `net` has
           )->SRResNet:   # on the same device, in the same mode
@@ -87,16 +90,12 @@ def larger(net:SRResNet, # without spectral norm; unchanged
         raise SisrError(f'{", ".join(bad)}: width, blocks and tail can grow, in whole numbers from {", ".join(f"{k}={net.arch[k]}" for k in SIZE)}')
     return _placed(type(net)(**{**net.arch, **arch}), net)
 
-SIZE = 'width','blocks','tail'                                     # in which a network can be larger
-
 # %% ../nbs/06a_growth.ipynb #a0e1000c
 def level(a, # a network
           b  # another; both unchanged
          )->tuple: # the two, of one size where one can be put into the other, else as they are
     "The same two functions in networks of the same size"
-    if not all(isinstance(n, SRResNet) and not n.arch['sn'] for n in (a,b)) or any(a.arch[k]!=b.arch[k] for k in a.arch if k not in SIZE): return a,b
-    size = lambda n: [n.arch[k] for k in SIZE]
-    if size(a)==size(b): return a,b
-    if all(x>=y for x,y in zip(size(a), size(b))): return a,_placed(deepcopy(a), b)
-    if all(x<=y for x,y in zip(size(a), size(b))): return _placed(deepcopy(b), a),b
-    return a,b
+    alike = all(isinstance(n, SRResNet) and not n.arch['sn'] for n in (a,b)) and all(a.arch[k]==b.arch[k] for k in a.arch if k not in SIZE)
+    def holds(x, y): return alike and all(x.arch[k]>=y.arch[k] for k in SIZE)
+    if holds(a, b)==holds(b, a): return a,b                        # they are of one size, or neither takes the other in
+    return (a,_placed(deepcopy(a), b)) if holds(a, b) else (_placed(deepcopy(b), a),b)
