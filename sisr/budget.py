@@ -77,7 +77,7 @@ def _watched(t, name):
     return res
 
 # %% ../nbs/12c_budget.ipynb #b0d60021
-def tried(make,         # folder -> a `Trainer` like the one that is to be
+def tried(make,         # folder -> a trainer like the one that is to be
           stages,       # what it is to do, in order
           seconds:float # there is in all; a fiftieth of it may go into a second try
          )->tuple:      # (Cost, the trainer that was tried)
