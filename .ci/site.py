@@ -94,6 +94,8 @@ def prepare(src, dst, rel):
                 s = mend(o['data']['text/markdown'])
                 s = re.sub(r'^---\n\n(\[source\]\([^)]*\)\{[^}]*\}\n\n)?', '', s)       # the source is below, folded
                 s = re.sub(r'^(#+ .*?\.)__(\w+)__', r'\1\_\_\2\_\_', s, flags=re.M)          # no emphasis meant: `__call__`,
+                plain = lambda m: re.sub(r'\[(`[^`\n]+`)\]\([^)\n]*\)', r'\1', m[0])
+                s = re.sub(r'^```.*?^```', plain, s, flags=re.M|re.S)                         # in code nbdev's links are no links
                 star = lambda m: '*'+''.join(t if i%2 else t.replace('*','\\*') for i, t in enumerate(re.split('(`[^`]*`)', m[1])))+'*'
                 o['data']['text/markdown'] = re.sub(r'^\*(.+)\*$', star, s, flags=re.M)  # nor `(N,C,h*s,w*s)` in a docstring
     nb.metadata.pop('widgets', None)

@@ -1,4 +1,5 @@
 "The maker of the pages: numbers, names, links."
+import re
 from execnb.nbio import dict2nb, mk_cell
 
 def notebook(*cells): return dict2nb({'cells': [mk_cell(s, k) for k, s in cells], 'metadata': {}, 'nbformat': 4, 'nbformat_minor': 5})
@@ -38,3 +39,7 @@ def test_pictures_become_files_once(site, tmp_path):
     assert made == site.with_pictures(page, tmp_path, '../') and made.count('data:image') == 2 and f'href="{uri(large)}"' in made and uri(small) in made
     names = re.findall(r'loading="lazy" src="\.\./(pictures/\w+\.(?:png|jpg))"', made)
     assert len(names) == 2 and all((tmp_path/n).read_bytes() == large for n in names) and len([*(tmp_path/'pictures').iterdir()]) == 2
+
+def test_comments_of_signatures_hold_no_links(root):
+    "nbdev makes a link of each name in backticks; in code that would be seen as brackets and an address"
+    for page in (root/'docs').rglob('*.html'): assert not re.search(r'class="co"># [^<]*\[`', page.read_text()), page
