@@ -22,13 +22,22 @@ def data():
     if not os.environ.get('SISR_DATA'): pytest.skip('SISR_DATA is not set')
     return Path(os.environ['SISR_DATA'])
 
-@pytest.fixture(scope='session')
-def site():
-    "The maker of docs/ and README.md, `.ci/site.py`"
-    spec = importlib.util.spec_from_file_location('sisr_site', ROOT/'.ci'/'site.py')
+def script(name):
+    "One of the scripts in .ci/, as a module"
+    spec = importlib.util.spec_from_file_location(f'sisr_{name}', ROOT/'.ci'/f'{name}.py')
     mod = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(mod)
     return mod
+
+@pytest.fixture(scope='session')
+def site():
+    "The maker of docs/ and README.md"
+    return script('site')
+
+@pytest.fixture(scope='session')
+def runner():
+    "What runs notebooks and keeps their outputs"
+    return script('notebooks')
 
 @pytest.fixture
 def checkout(tmp_path):

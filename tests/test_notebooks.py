@@ -1,7 +1,12 @@
 "The notebooks are the one source: modules, README and pages are what they say, and each is furnished like the others."
 import ast, json, re, subprocess, sys
+from base64 import b64decode, b64encode
+from io import BytesIO
 from pathlib import Path
+import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted(p for p in (ROOT/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
@@ -28,6 +33,19 @@ def test_pages_links_and_docs(site, tmp_path):
     read = lambda folder: {str(f.relative_to(folder)): site.Page(f.read_text()).reading() for f in folder.rglob('*.html')}
     assert not changed(read(ROOT/'docs'), read(out)), 'run `make docs` and commit docs/'
     assert not site.broken(ROOT/'docs')
+
+def test_charts_are_stored_in_few_colours(runner):
+    "A chart loses most of its bytes and nothing that an eye could see; a photograph, and what is seen through, stay as they are"
+    def png(img): img.save(f := BytesIO(), 'PNG'); return b64encode(f.getvalue()).decode()
+    def read(text): return np.asarray(Image.open(BytesIO(b64decode(text))).convert('RGB'), int)
+    fig = Figure(figsize=(6, 3), layout='constrained'); ax = fig.subplots()
+    for k in range(4): ax.plot(np.sin(np.arange(60)/9+k), label=f'run {k}')
+    ax.legend(); fig.savefig(f := BytesIO(), format='png')
+    chart = b64encode(f.getvalue()).decode(); few = runner.light(chart)
+    assert len(few) < .6*len(chart) and np.abs(read(few)-read(chart)).max() <= 16
+    assert runner.light(few) == few, 'a second run changes nothing'
+    photo = Image.open(ROOT/'sisr'/'samples'/'budgie.jpg').crop((0, 0, 200, 200))
+    for as_it_was in png(photo), png(Image.new('RGBA', (40, 40), (200, 0, 0, 90))): assert runner.light(as_it_was) == as_it_was
 
 def source(cell): return ''.join(cell['source'])
 
