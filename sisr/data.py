@@ -145,7 +145,9 @@ def _fitting(self:Patches, i):
         j %= len(self.images); h,w = self._sides(j)
         if min(h,w)>=self.size: return j
         k = j%len(self.images.items)
-        if j in self._too_small or k in self.images.skipped: continue
+        if k in self.images.skipped: continue
+        if k!=j and min(self._sides(k))>=self.size: return k       # only this version of it came out too small
+        if j in self._too_small: continue
         self._too_small.add(j)
         if len(self._too_small)==1: warnings.warn(f'skipped {self.images.items[k]}, and all like it: {w}x{h} px is smaller than a patch of {self.size}', SisrWarning, stacklevel=4)
     raise SisrError(f'no image is as large as a patch of {self.size} px: choose a smaller patch')

@@ -53,9 +53,9 @@ def _rises(first, *more): return Stage('pixels', first, 1e-3), *(Stage('restart'
 FACES = dict(flips=2, protocol='faces128')
 PIXEL = (Recipe('photos-x2', 'any photographs, x2, L1', 2, LEAN, _rises(14000), patch=64),
          Recipe('faces-x2', 'CelebA faces cut to 128x128, x2, L1', 2, LEAN, _rises(14000), patch=64, **FACES),
-         Recipe('photos-x4', 'any photographs, x4, L1', 4, LEAN, _rises(5500, 4000)),
-         Recipe('photos-x4-real', 'photographs as people have them: blurred, noisy, JPEG; x4, L1, from photos-x4', 4, LEAN,
-                (Stage('pixels', 6000, 1e-3),), init='photos-x4', degrade='realistic'),
+         Recipe('photos-x4-light', 'any photographs, x4, L1', 4, LEAN, _rises(5500, 4000)),
+         Recipe('photos-x4-real', 'photographs as people have them: blurred, noisy, JPEG; x4, L1, from photos-x4-light', 4, LEAN,
+                (Stage('pixels', 6000, 1e-3),), init='photos-x4-light', degrade='realistic'),
          Recipe('faces-x4-from-scratch', 'CelebA faces cut to 128x128, x4, L1', 4, LEAN, _rises(3200, 3000, 3000), **FACES))
 
 MNIST = Recipe('mnist-x2', 'digits 14x14 -> 28x28, the smallest experiment', 2, dict(faithful=False, width=16, blocks=3),
@@ -101,7 +101,10 @@ GANS = (Recipe('supervised-x4', 'any photographs, x4, L1, then VGG19 and an adve
 # %% ../nbs/13_recipes.ipynb #4b96bdea
 def _grown(s, alone, both, rate=6e-4): return Stage(f'x{s}, new part', alone, 1e-3, scale=s, frozen=True), Stage(f'x{s}', both, rate, scale=s)
 
-GROWN = (Recipe('photos-x8', 'any photographs, x8, grown from photos-x4, L1', 8, LEAN, _grown(8, 400, 6500, 1e-3), patch=160, init='photos-x4'),
+GROWN = (Recipe('photos-x4', 'any photographs, x4, photos-x4-light made wider and deeper, L1', 4, LEAN,
+                (Stage('pixels', 4800, 6e-4, shape='flat'), Stage('its own ensemble', 1000, 6e-4, warmup=.01, ensemble=.7)),
+                init='photos-x4-light', larger=dict(width=64, blocks=18), versions=4),
+         Recipe('photos-x8', 'any photographs, x8, grown from photos-x4-light, L1', 8, LEAN, _grown(8, 400, 6500, 1e-3), patch=160, init='photos-x4-light'),
          Recipe('faces-x4', 'CelebA faces cut to 128x128, x4, grown from faces-x2, L1', 4, LEAN, _grown(4, 400, 4000, 1e-3), init='faces-x2', **FACES),
          Recipe('faces-x8', 'CelebA faces cut to 128x128, x8, grown from faces-x4, wider and deeper, L1', 8, LEAN,
                 (*_grown(8, 400, 8000, 1e-3), Stage('its own ensemble', 2500, 4e-4, ensemble=.7)), batch=32, init='faces-x4', larger=dict(width=64, blocks=24), versions=16, **FACES),
@@ -150,10 +153,11 @@ def miniature(r:Recipe,     # a full recipe
               steps:int=1200 # in all
              )->Recipe:
     "The same training in about two minutes on two CPU cores"
-    once = [s for s in r.stages if s.name!='restart' and not (s.frozen and r.init)]         # it rises once, and begins with a new network
-    stages = tuple(replace(s, rate=min(s.rate,1e-3)) for s in stretched(once, steps))
+    once = [s for s in r.stages if s.name!='restart' and not s.ensemble and not (s.frozen and r.init)]     # it rises once, is not polished, and begins with a new network
+    anew = dict(rate=1e-3, shape='line') if r.larger else {}      # and not with the smaller one, from which it would only go on
+    stages = tuple(replace(s, **{'rate':min(s.rate,1e-3), **anew}) for s in stretched(once, steps))
     norms = {k:r.net[k] for k in ('bn','sn') if k in r.net}
-    small = replace(r, about=f'{r.name} in miniature', net=r.net if r.gray else {**TINY, **norms}, stages=stages, patch=min(r.patch,96), batch=min(r.batch,16), ema=.98, init='', larger={})
+    small = replace(r, about=f'{r.name} in miniature', net=r.net if r.gray else {**TINY, **norms}, stages=stages, patch=min(r.patch,96), batch=min(r.batch,16), ema=.98, init='', larger={}, versions=1)
     return _short(small, steps) if r.adversary else small
 
 def _short(r, steps):
