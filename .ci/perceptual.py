@@ -35,7 +35,7 @@ def main():
                         **{f'style {t}': up(KEPT, style=t) for t in (0, .25, .5, .75, 1)}}, faces[::5])
     plain = {s: table({'bicubic': lambda lr: PROTOCOL.bicubic(lr, s), 'A+ y': lambda lr: pinv(lr, s)}, faces, s)[0] for s in (2, 8)}
     standard = Protocol.named('standard')
-    photos, _ = table({'bicubic': lambda lr: standard.bicubic(lr, 4), 'A+ y': lambda lr: pinv(lr, 4), 'L1': up('photos-x4')},
+    photos, _ = table({'bicubic': lambda lr: standard.bicubic(lr, 4), 'A+ y': lambda lr: pinv(lr, 4), 'L1': up('photos-x4-light')},
                       image_files(f'{os.environ["SISR_DATA"]}/benchmarks/BSD100'), 4, standard)
     (ROOT/'nbs'/'results'/'perceptual.json').write_text(json.dumps({'faces/val': rows, 'style': between, **{f'x{s}': t for s, t in plain.items()}, 'BSD100': photos, 'versions': versions}, indent=1)+'\n')
 
