@@ -13,6 +13,7 @@ from sisr.folding import plain_state
 from sisr.saving import find_model, load_model, models, save_model
 from sisr.images import Picture, SisrError, from_uint8, to_tensor
 from sisr.metrics import lr_psnr
+from sisr.recipes import recipe
 from sisr.resize import downscale
 from sisr.networks import interpolate, load_network, sisters
 from sisr.upscaler import Upscaler, pick_device
@@ -222,6 +223,12 @@ def test_a_shipped_gan_began_as_its_sister(name):
     "Between networks that did not begin as one there is nothing but noise"
     began = models()[f'{name}-gan']['info']['init']
     assert began['sha256'] == hashlib.sha256(find_model(name).read_bytes()).hexdigest()
+
+@pytest.mark.parametrize('name', ['photos-x4','photos-x4-real','photos-x8'])
+def test_what_ships_began_as_its_recipe_says(name):
+    "To the byte: `photos-x4-light` is the network that all of them began as, under the name it had then"
+    assert recipe(name).init == 'photos-x4-light'
+    assert models()[name]['info']['init']['sha256'] == hashlib.sha256(find_model(recipe(name).init).read_bytes()).hexdigest()
 
 def test_style_ends_are_the_networks(pair):
     x = noise(12, 10)
