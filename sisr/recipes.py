@@ -154,7 +154,7 @@ def miniature(r:Recipe,     # a full recipe
              )->Recipe:
     "The same training in about two minutes on two CPU cores"
     once = [s for s in r.stages if s.name!='restart' and not s.ensemble and not (s.frozen and r.init)]     # it rises once, is not polished, and begins with a new network
-    anew = dict(rate=1e-3, shape='line') if r.larger else {}      # and not with the smaller one, from which it would only go on
+    anew = dict(rate=1e-3, shape='line') if r.larger else {}      # a new network wants more than one that goes on
     stages = tuple(replace(s, **{'rate':min(s.rate,1e-3), **anew}) for s in stretched(once, steps))
     norms = {k:r.net[k] for k in ('bn','sn') if k in r.net}
     small = replace(r, about=f'{r.name} in miniature', net=r.net if r.gray else {**TINY, **norms}, stages=stages, patch=min(r.patch,96), batch=min(r.batch,16), ema=.98, init='', larger={}, versions=1)
