@@ -13,7 +13,7 @@ from .stages import Ramp, Stage, stretched
 
 # %% auto #0
 __all__ = ['LEAN', 'TINY', 'FACES', 'PIXEL', 'MNIST', 'SHARP', 'FACE', 'SRGAN', 'QUARREL', 'OURS', 'GANS', 'GROWN', 'ALONE',
-           'RECIPES', 'OWN', 'NET', 'STAGE', 'Recipe', 'recipe', 'miniature', 'checked', 'change']
+           'RECIPES', 'OWN', 'NET', 'STAGE', 'Recipe', 'recipe', 'miniature', 'checked', 'anew', 'change']
 
 # %% ../nbs/13_recipes.ipynb #834bba32
 @dataclass(frozen=True)
@@ -207,6 +207,11 @@ def _at_scale(r, v):
     "What to do for another scale"
     near = [n for n,o in RECIPES.items() if str(o.scale)==str(v) and o.unpaired==r.unpaired and o.gray==r.gray]
     return f'for x{v} take {" or ".join(near)}' if near else f'{r.name} is for x{r.scale}, and no recipe like it for x{v}'
+
+def anew(r:Recipe)->str:
+    "The recipe most like `r` by name that begins with a new network"
+    return max((n for n,o in RECIPES.items() if (o.scale,o.unpaired,o.gray,o.init)==(r.scale,r.unpaired,r.gray,'')),
+               key=lambda n: difflib.SequenceMatcher(None, n, r.name).ratio(), default='one of your own')
 
 def change(r:Recipe, # what to start from
            **kw      # keys of OWN, NET or STAGE; text is converted

@@ -28,7 +28,7 @@ from .unpaired import Unpaired
 from .trainer import Trainer
 from .unsupervised import Unseen, Unsupervised
 from .budget import tried, within
-from .recipes import NET, Recipe, change, miniature, recipe
+from .recipes import NET, Recipe, anew, change, miniature, recipe
 
 # %% auto #0
 __all__ = ['holdout', 'items_of', 'trainer', 'fresh', 'begun', 'provenance', 'ancestor', 'draw', 'train']
@@ -245,7 +245,7 @@ def train(name,                   # a recipe, or its name
     r = name if isinstance(name,Recipe) else recipe(name)
     r = change(miniature(r) if quick else r, **kw)
     if (init or r.init) and kw.keys()&NET.keys():
-        raise SisrError(f'the network comes from {init or r.init}: leave out its settings, ' + ('or --init' if init else f'or take a recipe that begins with a new one, such as progressive-x{r.scale}'))
+        raise SisrError(f'the network comes from {init or r.init}: leave out its settings, ' + ('or --init' if init else f'or take a recipe that begins with a new one, such as {anew(r)}'))
     if minutes is not None and 'steps' in kw: raise SisrError('minutes or steps, not both: the one is found from the other')
     if minutes is not None and not (type(minutes) in (int,float) and 0<minutes<1e6): raise SisrError(f'minutes={minutes}: a number above 0 is wanted')
     with deterministic(r.deterministic): return _trained(r, data, out, resume, init or r.init or None, minutes, (val,show,save,losses,lr), dict(note=note, licence=licence))
