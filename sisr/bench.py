@@ -5,7 +5,9 @@
 # %% ../nbs/14e_bench.ipynb #5ae64159
 from __future__ import annotations
 import itertools, json, subprocess, sys, warnings
+from contextlib import suppress
 from pathlib import Path
+from statistics import median
 import torch
 from .images import SisrError, SisrWarning, image_files
 from .resize import pinv
@@ -43,8 +45,8 @@ def peak(device, before:int=0)->int: # bytes
     return max(0, 1024*top-before)
 
 # %% ../nbs/14e_bench.ipynb #d0859a02
-def one(side:int, batch:int=1, threads:int=0, half:bool=False, plain:bool=False, device:str='cpu', turns:int=1)->dict:
-    "Enlarge a side x side picture in this process: seconds and bytes"
+def one(side:int, batch:int=1, threads:int=0, half:bool=False, plain:bool=False, device:str='cpu', turns:int=1, wait:bool=False)->dict:
+    "Enlarge a side x side picture in this process: seconds and bytes. `wait`: say a line when it is warm, begin when one comes back"
     if threads: torch.set_num_threads(threads)
     net = load_model('photos-x4').to(device)
     up = plainly(net) if plain else Upscaler(net, device, half=half)
@@ -52,7 +54,8 @@ def one(side:int, batch:int=1, threads:int=0, half:bool=False, plain:bool=False,
     lr = torch.rand(batch, 3, side, side)*2-1
     f(lr[..., :16, :16].to(device if plain else 'cpu'))
     before = held(device)
-    took = min(seconds(lambda: f(lr.to(device if plain else 'cpu')), device) for _ in range(turns))
+    if wait: print(flush=True); sys.stdin.readline()
+    took = median(seconds(lambda: f(lr.to(device if plain else 'cpu')), device) for _ in range(turns))
     return dict(side=side, batch=batch, threads=torch.get_num_threads(), half=half, plain=plain, device=device, seconds=took, bytes=peak(device, before), pixels=batch*side**2)
 
 # %% ../nbs/14e_bench.ipynb #fc943836
@@ -67,7 +70,7 @@ def learn(side:int, half:bool=False, batch:int=1, device:str='cpu')->dict:
 def begun(what, **kw):
     "`one` or `learn`, begun in a process of its own"
     code = f'import json, sisr.bench; print(json.dumps(sisr.bench.{what.__name__}(**{kw!r})))'
-    return subprocess.Popen([sys.executable, '-W', 'ignore', '-c', code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen([sys.executable, '-W', 'ignore', '-c', code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 def ended(process)->dict:
     "What it found"
@@ -78,8 +81,12 @@ def ended(process)->dict:
 def apart(what, **kw)->dict: return ended(begun(what, **kw))
 
 def together(n:int, threads:int, **kw)->dict: # `one`, of all of them; memory of the largest
-    "n processes at a time, each with as many threads"
-    rows = [ended(p) for p in [begun(one, threads=threads, **kw) for _ in range(n)]]
+    "n processes at a time, each with as many threads; none begins before all are warm"
+    ps = [begun(one, threads=threads, wait=True, **kw) for _ in range(n)]
+    for p in ps: p.stdout.readline()
+    for p in ps:
+        with suppress(BrokenPipeError): p.stdin.write('\n'); p.stdin.flush()      # what broke off is told by `ended`
+    rows = [ended(p) for p in ps]
     return {**rows[0], 'processes':n, 'seconds':max(r['seconds'] for r in rows), 'pixels':sum(r['pixels'] for r in rows), 'bytes':max(r['bytes'] for r in rows)}
 
 # %% ../nbs/14e_bench.ipynb #fc525d4e
@@ -182,7 +189,7 @@ TABLES = dict(                                                         # part of
     remains=(('', 'convolutions and products', 'then'), lambda r: (r['name'], f"{r['left']['convolutions']+r['left']['products']:.0%}", _left(r))),
     growing=(('LR', 'batch', 'threads', 'processes', 'how', 'seconds', 'memory'),
              lambda r: (_square(r['side']), r['batch'], r['threads'], r.get('processes', 1), _how(r), f"{r['seconds']:.2f}", _size(r['bytes']))),
-    steps=(('whole HR', 'how', 'seconds a step', 'memory'), lambda r: (_square(r['side']), _how(r), f"{r['seconds']:.2f}", _size(r['bytes']))),
+    steps=(('whole HR', 'how', 'seconds a step', 'memory of the process'), lambda r: (_square(r['side']), _how(r), f"{r['seconds']:.2f}", _size(r['bytes']))),
     quality=(('set', 'scale', 'images', 'method', 'PSNR-Y', 'SSIM-Y', 'LR-PSNR', '(ST-)LPIPS'), lambda r: (r['set'], f"x{r['scale']}", r['n'], r['model'], *_scores(r))),
     path=(('set', 'style', 'images', 'PSNR-Y', 'SSIM-Y', 'LR-PSNR', '(ST-)LPIPS'), lambda r: (r['set'], f"{r['style']:g}", r['n'], *_scores(r))))
 

@@ -48,7 +48,8 @@ def within(seconds:float, # there is
     while n>=least and lasts(n)>seconds: n -= max(1, n//100)
     if n>=least: return stretched(stages, n)
     more = math.ceil(10*(lasts(least)-seconds)/60)/10
-    raise SisrError(f'{max(0, seconds):.1f} s are left, too few: a step of each stage, and looking, take {lasts(least):.1f}. Give {more:.1f} minutes more, or a smaller batch, patch or network')
+    there = f'{seconds:.1f} s are left, too few' if seconds>=0 else f'to try the steps took {-seconds:.1f} s more than there were'
+    raise SisrError(f'{there}: a step of each stage, and looking, take {lasts(least):.1f}. Give {more:.1f} minutes more, or a smaller batch, patch or network')
 
 # %% ../nbs/12c_budget.ipynb #b0d60014
 def timed(t:Trainer, # made for this alone

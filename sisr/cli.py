@@ -14,7 +14,7 @@ from .shell import (COMMANDS, Usage, answer, as_usage, attempt, command, is_film
 __all__ = ['fraction', 'minutes', 'MODEL', 'SCALE', 'STYLE', 'DEVICE', 'ENSEMBLE', 'main', 'collect', 'plan', 'paged', 'upscaler',
            'number', 'film', 'size', 'tiles_in', 'many', 'pixels_read', 'too_small', 'enlarge', 'upscale_files',
            'training', 'train_recipe', 'subject', 'protocol_of', 'scores', 'writable', 'evaluate_model', 'centre',
-           'views', 'make_sheet', 'list_models', 'export_model', 'run_bench']
+           'views', 'make_sheet', 'list_models', 'list_recipes', 'export_model', 'run_bench']
 
 # %% ../nbs/15_cli.ipynb #7af719f9
 def main(argv:list=None # what was typed after `sisr`; None: from the command line
@@ -149,7 +149,7 @@ MODEL  = opt('--model', metavar='NAME|FILE', help='a name that `sisr models` lis
 SCALE  = opt('--scale', type=int, choices=(2,3,4,8), metavar='S', help='how many times larger (default: as the model has it, or 4)')
 STYLE  = opt('--style', type=fraction, metavar='T', help='from 0, least error, to 1, sharpest: between NAME and NAME-gan, where both exist')
 DEVICE = opt('--device', metavar='D', default='auto', help='auto (default), cuda, mps or cpu')
-ENSEMBLE = opt('--ensemble', action='store_true', help='the mean of the answers to the image turned and mirrored: nearer to the truth and smoother, for eight times the work (networks of faces: mirrored alone, twice)')
+ENSEMBLE = opt('--ensemble', action='store_true', help='the mean of the answers to the image turned and mirrored: nearer to the truth and smoother, for eight times the work (networks of faces are only mirrored: twice the work)')
 
 def enlarge(up, file, to:Path, bar=None):
     "One photograph or film by an `Upscaler`, all frames of what moves, told when it is done; `bar` wraps the list of tiles"
@@ -175,14 +175,16 @@ def enlarge(up, file, to:Path, bar=None):
     MODEL, SCALE, STYLE, DEVICE,
     opt('--tile', type=whole_number, metavar='N', help='pixels of the input at a time: less need less memory (0: all)'),
     opt('--consistent', action=argparse.BooleanOptionalAction, default=None, help='force the result to shrink back to the input, or not, as for noisy input (default: as the network wants)'),
-    opt('--half', action=argparse.BooleanOptionalAction, default=None, help='bfloat16 inside the network: about twice as fast on processors that multiply it, about a level of 255 apart (default: on a GPU alone)'),
+    opt('--half', action=argparse.BooleanOptionalAction, default=None, help='bfloat16 inside the network: about twice as fast on processors that multiply it, within about two levels of 255 (default: on a GPU alone)'),
     ENSEMBLE,
     opt('--resume', action='store_true', help='leave out what is already there'))
 def upscale_files(args)->int:
     "enlarge photographs and films"
     bad = []
     jobs = plan(args.inputs, args.out, bad)
-    if args.resume: jobs = [(f,to) for f,to in jobs if not to.exists()]
+    if args.resume:
+        meant,jobs = len(jobs),[(f,to) for f,to in jobs if not to.exists()]
+        if meant and not jobs: line(f'all is there already: {meant} of {meant}')
     if not jobs: return int(bool(bad))
     up,files = upscaler(args),[f for f,_ in jobs]
     if slow := too_small(up, files): say(slow)
@@ -195,7 +197,7 @@ def upscale_files(args)->int:
 # %% ../nbs/15_cli.ipynb #94b5dbc5
 def training(args)->dict:
     "What to call `sisr.training.train` with"
-    from sisr.recipes import change, recipe
+    from sisr.recipes import recipe
     with as_usage(): unpaired = recipe(args.recipe).unpaired
     if unpaired and not (args.lr and args.hr): raise Usage(f'{args.recipe} learns without pairs: --lr FOLDER of small images, --hr FOLDER of large ones of other scenes')
     if not unpaired and (args.lr or args.hr): raise Usage(f'--lr and --hr are for recipes that learn without pairs, {args.recipe} is none: give --data FOLDER')
@@ -205,13 +207,14 @@ def training(args)->dict:
     from sisr.hub import is_hub_id
     settings = dict(args.set)
     if args.minutes and 'steps' in settings: raise Usage('--minutes or --set steps=N, not both: the one is found from the other')
-    with as_usage(): change(recipe(args.recipe), **settings); found = args.init and find_network(args.init)
+    from sisr.training import settled
+    with as_usage(): settled(args.recipe, args.quick, args.init, args.minutes, **settings); found = args.init and find_network(args.init)
     one = lambda folders: folders[0] if folders and len(folders)==1 else folders
     return dict(name=args.recipe, data=one(args.hr if unpaired else args.data), lr=one(args.lr), out=args.out, quick=args.quick, resume=args.resume, minutes=args.minutes, init=str(found) if args.init and is_hub_id(args.init) else args.init, **settings)
 
 # %% ../nbs/15_cli.ipynb #d72e4ecf
 @command('train',
-    opt('--recipe', required=True, metavar='NAME', help='a named training, such as photos-x4; a wrong name lists them'),
+    opt('--recipe', required=True, metavar='NAME', help='a training that `sisr recipes` lists, such as photos-x4'),
     opt('--data', nargs='+', metavar='FOLDER',
         help='images to learn from: folders, or NAME:FOLDER for celeba, flickr8k, flickr30k, ffhq or mnist'),
     opt('--out', required=True, metavar='RUN', help='folder for checkpoints, history and the network'),
@@ -340,6 +343,14 @@ def list_models(args)->int:
         numbers = ', '.join(f'{k} {v:.2f}' for k,v in info.get('numbers', {}).items())
         rows.append((name, f'x{head["arch"]["scale"]}', f'{count:,}', info.get('protocol',''), numbers, info.get('licence','')))
     print(table(rows))
+    return 0
+
+# %% ../nbs/15_cli.ipynb #e3ad30fc
+@command('recipes')
+def list_recipes(args)->int:
+    "the trainings that `sisr train` knows"
+    from sisr.recipes import RECIPES
+    print(table([('name','scale','steps','what it learns, from what'), *((r.name, f'x{r.scale}', f'{sum(s.steps for s in r.stages):,}', r.about) for r in RECIPES.values())]))
     return 0
 
 # %% ../nbs/15_cli.ipynb #f11a5005

@@ -214,13 +214,13 @@ def ask(path,                # a .jsonl file; runs it holds are not repeated
         data, val, folder,   # as for `run`
         seeds=(0,1,2),       # of each variant
         questions=None,      # some of QUESTIONS; None: all
-        steps:int|None=None  # of each stage at most
+        steps:int|None=None  # of each stage at most: for a look, no answer counts such runs
        )->list:              # all runs
     "Run what is missing"
     for seed in seeds:
         for v in (v for q in questions or QUESTIONS for v in QUESTIONS[q].values()):
-            if any((k['variant'],k['seed'])==(fingerprint(v),seed) for k in kept(path)): continue
-            new = json.dumps(run(v, seed, data, val, folder, steps))+'\n'
+            if any((k['variant'],k['seed'],k.get('at_most'))==(fingerprint(v),seed,steps) for k in kept(path)): continue
+            new = json.dumps({**run(v, seed, data, val, folder, steps), **({'at_most':steps} if steps else {})})+'\n'
             with open(path, 'ab', buffering=0) as f: f.write(new.encode())      # one write: two processes may share the file
     return kept(path)
 
@@ -242,12 +242,15 @@ class Answer:
     def __init__(self,
                  question:str,             # a key of QUESTIONS
                  runs:list):               # of `kept`
-        self.question,self.runs = question,{}
+        self.question = question
         self.key,self.sign = ('psnr_y',-1) if question in PSNR else ('st_lpips_alex',1)    # the number that decides; 1: lower is better
-        runs = [r for r in runs if not r['device'].startswith('CPU')] or runs          # those of a GPU, where there are some
-        for name,v in QUESTIONS[question].items():
-            mine = {r['seed']:r for r in runs if r['variant']==fingerprint(v)}
-            if mine: self.runs[name] = mine
+        runs = [r for r in runs if not r.get('at_most')]                                   # what was cut short answers nothing
+        kinds = [[r for r in runs if r['device'].startswith('CPU')==cpu] for cpu in (False,True)]
+        self.runs = max(map(self._sorted, kinds), key=len)         # of one kind of device: that which knows more, a GPU if both do
+
+    def _sorted(self, runs)->dict:         # variant -> seed -> run
+        mine = {name:{r['seed']:r for r in runs if r['variant']==fingerprint(v)} for name,v in QUESTIONS[self.question].items()}
+        return {name:rs for name,rs in mine.items() if rs}
 
     def gaps(self, name)->list:            # one a seed
         "By how much a variant is worse than the first"
@@ -258,6 +261,7 @@ class Answer:
 def _sentence(first, name, gaps):
     "An honest one"
     m,half = interval(gaps)
+    if not gaps: return f'*{first}* and *{name}* have no seed in common yet.'
     if not any(gaps): return f'*{first}* and *{name}* are the same run: nothing made them differ.'
     if half==math.inf: return f'*{first}* is {"better" if m>0 else "worse"} than *{name}* by {abs(m):.4f} with the one seed that was run: a sample, no answer.'
     if abs(m)<=half: return f'*{first}* and *{name}*: no difference that {len(gaps)} seeds can tell ({m:+.4f} ± {half:.4f}; above zero the first is better).'

@@ -15,11 +15,12 @@ from PIL import Image
 from .images import SisrError, image_files, open_image
 from .formats import said, written
 from .figures import wipe
-from .saving import explains, models
+from .saving import explains, models, read_header
 from .upscaler import Upscaler
 
 # %% auto #0
-__all__ = ['MOST', 'LINK', 'Cancelled', 'until', 'Result', 'vacant', 'middle', 'enlarge', 'widgets', 'Panel', 'part', 'home']
+__all__ = ['MOST', 'LINK', 'Cancelled', 'until', 'Result', 'vacant', 'middle', 'enlarge', 'widgets', 'Panel', 'told_of',
+           'in_a_line', 'part', 'home']
 
 # %% ../nbs/14c_panel.ipynb #5a7e0007
 class Cancelled(Exception): "Asked to stop, between two tiles"
@@ -120,6 +121,7 @@ class Panel:
                  device=None,                    # 'auto' (or None), 'cuda', 'mps', 'cpu'
                  folder:str='upscaled',          # where large results go
                  **limits):                      # `most` and `link`, as in `enlarge`
+        name = str(name)
         names = list(dict.fromkeys([*models(), name]))
         self.__dict__.update(widgets(names, str(folder)))
         self.device,self.limits,self.results,self.stop,self.thread,self.loaded = device,limits,[],Event(),None,(None,None)
@@ -138,16 +140,22 @@ class Panel:
     def _repr_mimebundle_(self, **kw): return {**self.box._repr_mimebundle_(**kw), 'text/plain':repr(self)}
 
 # %% ../nbs/14c_panel.ipynb #5a7e0013
+def told_of(name:str)->dict:
+    "What can be known of a network before it is loaded: of one that ships, or a file of ours"
+    try: return models().get(name) or read_header(name)
+    except SisrError: return {}
+
 @patch
 def choose(self:Panel):
     "A network was chosen: show what it can do"
     name,known = self.network.value,models()
-    head,stem = known.get(name, {}),name.removesuffix('-gan')
+    head,stem = told_of(name),name.removesuffix('-gan')
     info,s = head.get('info', {}),head.get('arch', {}).get('scale')
     self.scale.value = f'{s} times larger' if s else ''
     self.styled.layout.display = None if {stem,f'{stem}-gan'}<=known.keys() else 'none'
     self.style.value = float(name.endswith('-gan'))
     self.consistent.value = explains(info)
+    self.consistent.layout.display = None if head else 'none'              # of others the network itself decides, when it is there
 
 @patch
 def pick(self:Panel):
@@ -169,7 +177,10 @@ def asked(self:Panel)->list: # (name, file) of all that was uploaded or named
     for u in self.upload.value:
         f = BytesIO(bytes(u['content'])); f.name = u['name']               # so that errors can name it
         res.append((Path(u['name']).name, f))
-    if self.paths.value.strip(): res += [(f.name, f) for f in image_files(Path(self.paths.value.strip()).expanduser())]
+    if self.paths.value.strip():
+        place,out = Path(self.paths.value.strip()).expanduser(),Path(self.folder.value).resolve()
+        made = lambda f: place.resolve() in out.parents and out in f.resolve().parents     # what was enlarged before is no picture to enlarge
+        res += [(f.name, f) for f in image_files(place) if not made(f)]
     if not res: raise SisrError('no picture yet: upload some, or name a file or a folder')
     return res
 
@@ -177,16 +188,19 @@ def asked(self:Panel)->list: # (name, file) of all that was uploaded or named
 def upscaler(self:Panel)->Upscaler:
     "The network as it is set now; loaded once"
     style = None if self.styled.layout.display=='none' else self.style.value
-    key = self.network.value,style,self.consistent.value
+    consistent = None if self.consistent.layout.display=='none' else self.consistent.value
+    key = self.network.value,style,consistent
     if self.loaded[0]!=key: self.loaded = key,Upscaler.from_pretrained(key[0], self.device, style, consistent=key[2])
     return self.loaded[1]
+
+def in_a_line(e:Exception)->str: return str(e) if isinstance(e, SisrError) else f'{type(e).__name__}: {" ".join(str(e).split())[:200]}'
 
 @patch
 def start(self:Panel):
     "Begin, unless there is work"
     if self.thread and self.thread.is_alive(): return self.say('still at work: wait, or cancel')
     try: files = self.asked()
-    except SisrError as e: return self.say(str(e), bad=True)
+    except Exception as e: return self.say(in_a_line(e), bad=True)
     self.stop.clear()
     self.go.disabled,self.cancel.disabled = True,False
     self.thread = Thread(target=self.work, args=(files,), daemon=True)
@@ -216,9 +230,10 @@ def work(self:Panel, files:list):
             if self.stop.is_set(): raise Cancelled
             def told(parts): return until(parts, self.stop, lambda *n: self.tell(name, *n))
             try: new.append(enlarge(up, open_image(f), f'{Path(name).stem}-x{up.scale}.png', self.folder.value, told, **self.limits))
-            except SisrError as e: bad.append(str(e))
+            except Cancelled: raise
+            except Exception as e: bad.append(f'{name}: {in_a_line(e)}' if not isinstance(e, SisrError) else str(e))
     except Cancelled: bad.append('cancelled')
-    except Exception as e: bad.append(str(e) if isinstance(e, SisrError) else f'{type(e).__name__}: {" ".join(str(e).split())[:200]}')
+    except Exception as e: bad.append(in_a_line(e))
     self.bar.layout.visibility,self.go.disabled,self.cancel.disabled = 'hidden',False,True
     if new: self.take(new)                                                 # else what was there stays
     self.say(*bad, bad=True) if bad else self.say('done')

@@ -94,7 +94,7 @@ GANS = (Recipe('supervised-x4', 'any photographs, x4, L1, then VGG19 and an adve
                stages=_heavier(800, 6e-5, .09, *_quarrel(50, 300, 2400, 1e-4, 12)), batch=3, ema=.998, **{**QUARREL, 'look':200}, **OURS),
         Recipe('faces-x8-gan', 'CelebA faces, x8, from faces-x8: VGG19 and an adversary that sees whole faces',
                stages=_quarrel(50, 300, 1400, 1e-4, 12), batch=4, ema=.999, **{**QUARREL, 'scale':8, 'init':'faces-x8'}, **OURS),
-        Recipe('faces-x4-gan-2019', "the same, the 2019 report's way", stages=_reported(50, 300, 2250), adversary=SRGAN, ema=0., patch=64, batch=8,
+        Recipe('faces-x4-gan-2019', 'CelebA faces, x4, from faces-x4: VGG19 and an adversary, by the rules of 2019', stages=_reported(50, 300, 2250), adversary=SRGAN, ema=0., patch=64, batch=8,
                **{**QUARREL, 'net':{**LEAN, 'bn':True, 'sn':True}}))
 
 
@@ -125,7 +125,7 @@ def _without(s, anchor, alone, both, settle, rate=5e-4):
 
 def _without_2019(s, pixels, alone, both):
     "By the rules of 2019: LR explained by a loss, D shown all of a patch"
-    return Recipe(f'unsupervised-x{s}-2019', "the same, the 2019 report's way", s, {**LEAN, 'bn':True, 'sn':True},
+    return Recipe(f'unsupervised-x{s}-2019', f'small images, and large ones of other scenes, x{s}, by the rules of 2019', s, {**LEAN, 'bn':True, 'sn':True},
         (Stage('pixels', pixels, 1e-3, losses=dict(mse=1.)), Stage('D alone', alone, 0, losses={}, rate_d=1e-4, until=.8, shape='flat'),
          Stage('both', both, 1e-4, shape='decay', losses=dict(mse=1., vgg_2019=.1), rate_d=1e-4, adversary=.001, ramp=Ramp(1.4, .05, by='frechet', blind=True))),
         patch=64, batch=8, adversary=SRGAN, ema=0., look=100, unpaired=True)
@@ -145,14 +145,15 @@ def recipe(name:str # a key of RECIPES
           )->Recipe:
     "A recipe by name; a mistyped one is answered with the nearest"
     if name in RECIPES: return RECIPES[name]
-    near = difflib.get_close_matches(name, RECIPES, cutoff=.4) or list(RECIPES)
-    raise SisrError(f'no recipe is called {name}: did you mean {" or ".join(near)}?')
+    near = difflib.get_close_matches(name, RECIPES)
+    raise SisrError(f'no recipe is called {name}: ' + (f'did you mean {" or ".join(near)}?' if near else f'there are {", ".join(RECIPES)}'))
 
 # %% ../nbs/13_recipes.ipynb #4034c520
 def miniature(r:Recipe,     # a full recipe
-              steps:int=1200 # in all
+              steps:int=1200 # in all, and no more than the recipe has; with an adversary less than half, which cost more
              )->Recipe:
     "The same training in about two minutes on two CPU cores"
+    steps = min(steps, sum(s.steps for s in r.stages))
     once = [s for s in r.stages if s.name!='restart' and not s.ensemble and not (s.frozen and r.init)]     # it rises once, is not polished, and begins with a new network
     anew = dict(rate=1e-3, shape='line') if r.larger else {}      # a new network wants more than one that goes on
     stages = tuple(replace(s, **{'rate':min(s.rate,1e-3), **anew}) for s in stretched(once, steps))
@@ -173,7 +174,7 @@ def _short(r, steps):
 # %% ../nbs/13_recipes.ipynb #130e980b
 def checked(r:Recipe)->Recipe:
     "The recipe itself, if its numbers make sense; else `SisrError`"
-    counts = dict(versions=r.versions, patch=r.patch, batch=r.batch, look=r.look, steps=min(s.steps for s in r.stages), **{k:r.net[k] for k in ('width','blocks') if k in r.net})
+    counts = dict(versions=r.versions, patch=r.patch, batch=r.batch, look=r.look, steps=min(s.steps for s in r.stages), **{k:r.net[k] for k in ('width','blocks','tail') if k in r.net})
     rules = [*((k, v, v>=1, '1 or more') for k,v in counts.items()),
              ('patch', r.patch, r.patch%(whole := r.scale**(1+r.unpaired))==0, f'a multiple of {whole}'),
              ('flips', r.flips, r.flips in (1,2,8), '1, 2 or 8'),
@@ -198,9 +199,10 @@ STAGE = {'steps':int, 'rate':float}                                # of all stag
 
 def _as(kind, name, v):
     "`v`, which may be text, as a `kind`"
+    def whole(v): return int(v) if isinstance(v, str) or int(v)==v else int('no whole number')
     yes_no = {'true':True,'1':True,'yes':True,'false':False,'0':False,'no':False}
-    try: return yes_no[v.lower()] if kind is bool and isinstance(v,str) else kind(v)
-    except (ValueError, KeyError, TypeError): raise SisrError(f'setting {name}={v}: {kind.__name__} is wanted') from None
+    try: return yes_no[v.lower()] if kind is bool and isinstance(v,str) else whole(v) if kind is int else kind(v)
+    except (ValueError, KeyError, TypeError, OverflowError): raise SisrError(f'setting {name}={v}: {kind.__name__} is wanted') from None
 
 # %% ../nbs/13_recipes.ipynb #a12ddc00
 def _at_scale(r, v):

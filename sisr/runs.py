@@ -14,7 +14,7 @@ from .images import SisrError, SisrWarning
 
 # %% auto #0
 __all__ = ['Tally', 'interactive', 'in_kernel', 'Progress', 'writing', 'save_checkpoint', 'load_checkpoint', 'differences',
-           'accelerator', 'average_', 'shared', 'same_', 'agreed', 'cut_history', 'stoppable']
+           'accelerator', 'average_', 'shared', 'same_', 'agreed', 'cut_history', 'stoppable', 'anyone']
 
 # %% ../nbs/11a_runs.ipynb #c7e50242
 class Tally:
@@ -119,10 +119,10 @@ def differences(then:dict, # settings a run was begun with; under 'stages' a lis
                 now:dict   # those it is to be resumed with
                )->list:    # of texts, sorted
     "What differs between two recipes"
-    both = (then.keys()&now.keys())-{'stages'}                     # an older run does not know what came later
+    both = (then.keys()&now.keys())-{'stages','about'}             # words for people may change; an older run does not know what came later
     other = [f'{k}={then[k]}, not {now[k]}' for k in both if then[k]!=now[k]]
     for i,(a,b) in enumerate(zip_longest(then.get('stages',()), now.get('stages',()), fillvalue={})):
-        other += [f'{k}={a.get(k)}, not {b.get(k)} (stage {i+1})' for k in a.keys()|b.keys() if a.get(k)!=b.get(k) and (k in a or b[k])]   # what is newer than the run: only if it is used
+        other += [f'{k}={a.get(k)}, not {b.get(k)} (stage {i+1})' for k in (a.keys()|b.keys())-{'name'} if a.get(k)!=b.get(k) and (k in a or b[k])]   # what is newer than the run: only if it is used
     return sorted(other)
 
 # %% ../nbs/11a_runs.ipynb #343058c8
@@ -193,3 +193,11 @@ def stoppable():
     try: yield lambda: bool(came)
     finally:
         for s,h in old.items(): signal.signal(s, h)
+
+# %% ../nbs/11a_runs.ipynb #17a66572
+def anyone(acc,      # an `Accelerator`
+           told:bool # was this process?
+          )->bool:
+    "Was any of all processes told so? All of them have to ask"
+    if acc.num_processes==1: return told
+    return acc.reduce(torch.tensor(float(told), device=acc.device), 'sum').item()>0

@@ -18,7 +18,7 @@ from .ensemble import self_ensemble
 from .growth import carry_, carry_optimizer, freeze, grow
 from .losses import LOSSES, VGGDistance
 from .determinism import rng_state, seed_everything, set_rng_state, tuned
-from .runs import Progress, Tally, accelerator, agreed, average_, cut_history, differences, load_checkpoint, same_, save_checkpoint, shared, stoppable, writing
+from .runs import Progress, Tally, accelerator, agreed, anyone, average_, cut_history, differences, load_checkpoint, same_, save_checkpoint, shared, stoppable, writing
 from .adversary import Adversary
 from .stages import Climb, EMA, Stage
 
@@ -254,12 +254,26 @@ def fit(self:Trainer, stages, resume:bool=False)->list:
                 self.k += 1; self.j += 1
                 self.seconds,self.waited = time.perf_counter()-start,waited+feed.waited
                 self._after(stage, stages, bar)
-                if asked(): self.checkpoint(); raise KeyboardInterrupt(f'stopped after step {self.k}, which is saved: resume to go on')
+                if self._told(asked()): self._stop()
     except Exception as e:
         if type(e).__module__.startswith(('torch._dynamo','torch._inductor')): raise SisrError(f'G could not be compiled here ({str(e).split(chr(10))[0]}): train without compiled=true') from None
         raise
     finally: feed.close()
     return self.history
+
+# %% ../nbs/12_trainer.ipynb #983266ef
+@patch
+def _told(self:Trainer, came:bool)->bool:
+    "Does the run stop after this step? Processes on GPUs ask each other when a line is due: they wait for the losses then anyway"
+    if self.acc.num_processes>1 and self.acc.device.type!='cpu' and self.k%self.log: return False
+    return anyone(self.acc, came)
+
+@patch
+def _stop(self:Trainer):
+    "Save, and leave together: when the first is gone, what started them kills the others"
+    self.checkpoint()
+    self.acc.wait_for_everyone()
+    raise KeyboardInterrupt(f'stopped after step {self.k}, which is saved: resume to go on')
 
 # %% ../nbs/12_trainer.ipynb #1f955941
 @patch

@@ -31,14 +31,15 @@ from .budget import tried, within
 from .recipes import NET, Recipe, anew, change, miniature, recipe
 
 # %% auto #0
-__all__ = ['holdout', 'items_of', 'trainer', 'fresh', 'begun', 'provenance', 'ancestor', 'draw', 'train']
+__all__ = ['holdout', 'items_of', 'trainer', 'fresh', 'begun', 'provenance', 'ancestor', 'draw', 'settled', 'train']
 
 # %% ../nbs/13a_training.ipynb #92ff41a3
 def holdout(items,             # files or arrays
             most:int=16,       # to keep aside
             people:bool=False  # part by identity? (see `split_by_identity`)
            )->tuple:           # (train, val); a single image serves as both
-    "Keep a few images aside for validation, a tenth at most"
+    "Keep a few images aside for validation: a tenth of them, or of the people on them, one at least; nobody uses what else shows those people"
+    if not len(items): raise SisrError('no image to learn from: give a folder or a list of some')
     name = {f:who for f,who in identities(items).items() if who} if people else {}
     order = sorted({*name.values()}, key=lambda who: hashlib.sha256(f'aside {who}'.encode()).digest())   # not the draw of `split_by_identity`, whose halves come here too
     if len(order)>1:
@@ -94,7 +95,7 @@ def trainer(r:Recipe,          # what to do
             out,               # the run's folder
             val=None,          # the same, to validate on; None: some of `data` is kept aside
             show:bool=True,    # progress?
-            save:int|None=None,# steps between checkpoints; None: a tenth of the run, as the recipe looks at most
+            save:int|None=None,# steps between checkpoints; None: a tenth of the run, but no more than the recipe's `look`
             losses:dict|None=None, # name -> (sr, hr) -> scalar, in place of those of `LOSSES`
             lr=None            # LR images of other scenes, as for `items_of`, if the recipe is unpaired
            )->Trainer:
@@ -123,7 +124,7 @@ def _paired(r, g, items, protocol, out, val, common):
 
 def _named(items, protocol):
     "Do the names of files tell who is on them?"
-    return bool(protocol.crop) and isinstance(items[0], (str,Path))
+    return bool(protocol.crop) and len(items)>0 and isinstance(items[0], (str,Path))
 
 # %% ../nbs/13a_training.ipynb #2003e45f
 def _usable(items, gray):
@@ -198,13 +199,18 @@ def begun(r:Recipe, # what to do
     return normed(g, Bicubic(r.scale)(from_uint8(hr)), r.net.get('sn', False))
 
 # %% ../nbs/13a_training.ipynb #7df5e3ce
+def _device(acc):
+    "Where it was trained, and by how many"
+    many = lambda n,what: f'{n} {what}' + ('es' if what=='process' else 's')*(n>1)
+    each = torch.cuda.get_device_name() if acc.device.type=='cuda' else f'CPU, {many(torch.get_num_threads(), "thread")}'
+    return each + (f' each of {many(acc.num_processes, "process")}' if acc.num_processes>1 else '')
+
 def provenance(r:Recipe, t:Trainer)->dict:
     "What a network file tells about its training"
-    device = torch.cuda.get_device_name() if t.acc.device.type=='cuda' else f'CPU, {torch.get_num_threads()} threads'
     kept = t.history[-1].get('to', t.k) if t.history else 0         # a ramp may have gone back to an earlier step
     last = next((h for h in reversed(t.history) if h.keys()&{'psnr_y','frechet'} and h['step']<=kept), {})
     return dict(recipe=asdict(r), seed=r.seed, steps=t.k, kept=kept, images=len(t.patches.images.items), protocol=r.protocol, degradation=t.degrade.to_dict(),
-                seconds=round(t.seconds), waited=round(t.waited,1), device=device, precision=t.acc.mixed_precision,
+                seconds=round(t.seconds), waited=round(t.waited,1), device=_device(t.acc), precision=t.acc.mixed_precision,
                 torch=str(torch.__version__), held_out=last)
 
 def ancestor(name, # a shipped name, or a file
@@ -224,6 +230,24 @@ def draw(history, out):
     if any((out/'frames').glob('*.png')):
         with writing(out/'film.webp'): film(out/'frames', out/'film.webp')
 
+# %% ../nbs/13a_training.ipynb #014cb50d
+def settled(name,              # a recipe, or its name
+            quick:bool=False,  # the miniature?
+            init=None,         # a network to start from; None: the recipe's
+            minutes=None,      # for all of it
+            **kw               # settings to `change`
+           )->Recipe:
+    "What a training is asked for, as a recipe; `SisrError`, before any work, where the words do not go together"
+    r = name if isinstance(name,Recipe) else recipe(name)
+    r = change(miniature(r) if quick else r, **kw)
+    if (init or r.init) and kw.keys()&NET.keys():
+        raise SisrError(f'the network comes from {init or r.init}: leave out its settings, ' + ('or --init' if init else f'or take a recipe that begins with a new one, such as {anew(r)}'))
+    if minutes is not None and 'steps' in kw: raise SisrError('minutes or steps, not both: the one is found from the other')
+    if minutes is not None and not (type(minutes) in (int,float) and 0<minutes<1e6): raise SisrError(f'minutes={minutes}: a number above 0 is wanted')
+    if not (init or r.init):
+        with torch.device('meta'): fresh(r)                        # no weights are made: only to see that it can be
+    return r
+
 # %% ../nbs/13a_training.ipynb #014cb50e
 def train(name,                   # a recipe, or its name
           data,                   # a folder of HR images, 'celeba:FOLDER', a list of files, folders or arrays, or an `ImageSet`
@@ -233,7 +257,7 @@ def train(name,                   # a recipe, or its name
           init=None,              # a network to start from, name or file; None: the recipe's
           val=None,               # a folder or list to validate on; None: some of `data` is kept aside
           show:bool=True,         # progress?
-          save:int|None=None,     # steps between checkpoints and looks, by which a ramp decides; None: a tenth of the run, as the recipe looks at most
+          save:int|None=None,     # steps between checkpoints and looks, by which a ramp decides; None: a tenth of the run, but no more than the recipe's `look`
           note:str='',            # kept in the file: what `data` was, whatever a stranger should know
           licence:str='',         # kept in the file: what the network may be used for
           losses=None,            # name -> (sr, hr) -> scalar, in place of those of `LOSSES`, say `{'vgg': PerceptualLoss(...)}`; a resumed run must be given them again
@@ -242,12 +266,7 @@ def train(name,                   # a recipe, or its name
           **kw                    # settings to `change`; those of the network only without `init`
          )->Path:                 # out/model.safetensors
     "Train a network by recipe"
-    r = name if isinstance(name,Recipe) else recipe(name)
-    r = change(miniature(r) if quick else r, **kw)
-    if (init or r.init) and kw.keys()&NET.keys():
-        raise SisrError(f'the network comes from {init or r.init}: leave out its settings, ' + ('or --init' if init else f'or take a recipe that begins with a new one, such as {anew(r)}'))
-    if minutes is not None and 'steps' in kw: raise SisrError('minutes or steps, not both: the one is found from the other')
-    if minutes is not None and not (type(minutes) in (int,float) and 0<minutes<1e6): raise SisrError(f'minutes={minutes}: a number above 0 is wanted')
+    r = settled(name, quick, init, minutes, **kw)
     with deterministic(r.deterministic): return _trained(r, data, out, resume, init or r.init or None, minutes, (val,show,save,losses,lr), dict(note=note, licence=licence))
 
 # %% ../nbs/13a_training.ipynb #b0d60101

@@ -127,7 +127,7 @@ def test_resume_leaves_out_what_is_there(sisr, net, photos, tmp_path):
     status, out, err = sisr('upscale', photos, '-o', tmp_path/'out', '--model', net, '--resume')
     assert status == 0 and len(out.splitlines()) == 2
     assert (tmp_path/'out/a.png').read_bytes() == b'mine'
-    assert sisr('upscale', photos, '-o', tmp_path/'out', '--resume', '--model', net)[:2] == (0, '')
+    assert sisr('upscale', photos, '-o', tmp_path/'out', '--resume', '--model', net)[:2] == (0, 'all is there already: 3 of 3\n')
 
 def test_tiles_and_consistency_are_options(sisr, net, tmp_path):
     x = np.random.default_rng(0).integers(0, 255, (50, 40, 3), np.uint8)
@@ -409,8 +409,8 @@ def test_help_needs_no_torch():
 def test_the_shell_is_shared():
     "What was declared once is one thing, wherever it is imported from; no option of a command is left undocumented"
     from sisr import shell
-    assert cli.COMMANDS is shell.COMMANDS and list(cli.COMMANDS) == "upscale train evaluate sheet models export bench".split()
-    assert [shell.resumes(c) for c in cli.COMMANDS] == [True, True, False, False, False, False, False]
+    assert cli.COMMANDS is shell.COMMANDS and list(cli.COMMANDS) == "upscale train evaluate sheet models recipes export bench".split()
+    assert [shell.resumes(c) for c in cli.COMMANDS] == [True, True, False, False, False, False, False, False]
     assert all(kw.get('help') for _, options in cli.COMMANDS.values() for _, kw in options)
 
 def test_statuses_of_the_real_command(net, photos, tmp_path):

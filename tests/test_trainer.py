@@ -1,6 +1,6 @@
 "A run that is killed, interrupted, or shared by processes ends where an undisturbed one does"
 import json, random, shutil, signal, subprocess, sys, time
-import pytest, torch
+import psutil, pytest, torch
 from safetensors.torch import load_file
 from conftest import CPU
 from sisr.images import samples
@@ -68,6 +68,20 @@ def test_two_processes_share_a_batch(whole, tmp_path):
     lines = lambda run: [json.loads(l) for l in open(run/'history.jsonl')]
     assert all(abs(x['l1']-y['l1'])<1e-4 for x,y in zip(lines(whole), lines(out)) if 'l1' in x)
     assert r.stdout.split()==[str(out/'model.safetensors')]
+
+def test_two_processes_stop_together(tmp_path):
+    "Only the second is told: both finish the step, what is saved goes on"
+    words = [*command(tmp_path/'run')[1:],'steps=200']
+    p = subprocess.Popen([*TWO,*words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=CPU)
+    for line in p.stderr:
+        if line.startswith('step'): break
+    ranks = {c.environ().get('RANK'):c for c in psutil.Process(p.pid).children(recursive=True) if 'sisr.cli' in c.cmdline()}
+    ranks['1'].send_signal(signal.SIGTERM)
+    said = p.stderr.read(); p.wait()
+    assert p.returncode and '--resume goes on' in said, said[-3000:]
+    assert 0<load_checkpoint(tmp_path/'run')['step']<200
+    two([*words,'--resume'])
+    assert load_checkpoint(tmp_path/'run')['step']==200
 
 def test_a_run_is_not_overwritten(whole):
     r = run(whole)
