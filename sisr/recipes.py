@@ -102,7 +102,7 @@ GANS = (Recipe('supervised-x4', 'any photographs, x4, L1, then VGG19 and an adve
 def _grown(s, alone, both, rate=6e-4): return Stage(f'x{s}, new part', alone, 1e-3, scale=s, frozen=True), Stage(f'x{s}', both, rate, scale=s)
 
 GROWN = (Recipe('photos-x4', 'any photographs, x4, photos-x4-light made wider and deeper, L1', 4, LEAN,
-                (Stage('pixels', 4800, 6e-4, shape='flat'), Stage('its own ensemble', 1000, 6e-4, warmup=.01, ensemble=.7)),
+                (Stage('pixels', 9400, 6e-4, warmup=.01, shape='flat'), Stage('its own ensemble', 1300, 6e-4, warmup=.01, ensemble=.7)),
                 init='photos-x4-light', larger=dict(width=64, blocks=18), versions=4),
          Recipe('photos-x8', 'any photographs, x8, grown from photos-x4-light, L1', 8, LEAN, _grown(8, 400, 6500, 1e-3), patch=160, init='photos-x4-light'),
          Recipe('faces-x4', 'CelebA faces cut to 128x128, x4, grown from faces-x2, L1', 4, LEAN, _grown(4, 400, 4000, 1e-3), init='faces-x2', **FACES),
@@ -155,7 +155,7 @@ def miniature(r:Recipe,     # a full recipe
     "The same training in about two minutes on two CPU cores"
     steps = min(steps, sum(s.steps for s in r.stages))
     once = [s for s in r.stages if s.name!='restart' and not s.ensemble and not (s.frozen and r.init)]     # it rises once, is not polished, and begins with a new network
-    anew = dict(rate=1e-3, shape='line') if r.larger else {}      # a new network wants more than one that goes on
+    anew = dict(rate=1e-3, shape='line', warmup=.02) if r.larger else {}      # a new network wants more than one that goes on
     stages = tuple(replace(s, **{'rate':min(s.rate,1e-3), **anew}) for s in stretched(once, steps))
     norms = {k:r.net[k] for k in ('bn','sn') if k in r.net}
     small = replace(r, about=f'{r.name} in miniature', net=r.net if r.gray else {**TINY, **norms}, stages=stages, patch=min(r.patch,96), batch=min(r.batch,16), ema=.98, init='', larger={}, versions=1)
