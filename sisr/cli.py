@@ -350,7 +350,8 @@ def list_models(args)->int:
 def list_recipes(args)->int:
     "the trainings that `sisr train` knows"
     from sisr.recipes import RECIPES
-    print(table([('name','scale','steps','what it learns, from what'), *((r.name, f'x{r.scale}', f'{sum(s.steps for s in r.stages):,}', r.about) for r in RECIPES.values())]))
+    wide = max(len(r.about) for r in RECIPES.values())
+    print(table([('name','scale','steps','what it learns'.ljust(wide)), *((r.name, f'x{r.scale}', f'{sum(s.steps for s in r.stages):,}', r.about.ljust(wide)) for r in RECIPES.values())]))
     return 0
 
 # %% ../nbs/15_cli.ipynb #f11a5005
