@@ -19,8 +19,8 @@ from .saving import explains, models, read_header
 from .upscaler import Upscaler
 
 # %% auto #0
-__all__ = ['MOST', 'LINK', 'Cancelled', 'until', 'Result', 'vacant', 'middle', 'enlarge', 'widgets', 'Panel', 'told_of',
-           'in_a_line', 'part', 'home']
+__all__ = ['MOST', 'LINK', 'Cancelled', 'until', 'Result', 'vacant', 'middle', 'enlarge', 'widgets', 'Panel', 'told_of', 'part',
+           'home']
 
 # %% ../nbs/14c_panel.ipynb #5a7e0007
 class Cancelled(Exception): "Asked to stop, between two tiles"
@@ -193,14 +193,18 @@ def upscaler(self:Panel)->Upscaler:
     if self.loaded[0]!=key: self.loaded = key,Upscaler.from_pretrained(key[0], self.device, style, consistent=key[2])
     return self.loaded[1]
 
-def in_a_line(e:Exception)->str: return str(e) if isinstance(e, SisrError) else f'{type(e).__name__}: {" ".join(str(e).split())[:200]}'
+# %% ../nbs/14c_panel.ipynb #5a7e0026
+def _why(e:Exception, name:str='')->str:
+    "What went wrong, in one line, and with which file"
+    why = str(e) if isinstance(e, SisrError) else f'{type(e).__name__}: {" ".join(str(e).split())[:200]}'
+    return why if name in why else f'{name}: {why}'
 
 @patch
 def start(self:Panel):
     "Begin, unless there is work"
     if self.thread and self.thread.is_alive(): return self.say('still at work: wait, or cancel')
     try: files = self.asked()
-    except Exception as e: return self.say(in_a_line(e), bad=True)
+    except Exception as e: return self.say(_why(e), bad=True)
     self.stop.clear()
     self.go.disabled,self.cancel.disabled = True,False
     self.thread = Thread(target=self.work, args=(files,), daemon=True)
@@ -231,9 +235,9 @@ def work(self:Panel, files:list):
             def told(parts): return until(parts, self.stop, lambda *n: self.tell(name, *n))
             try: new.append(enlarge(up, open_image(f), f'{Path(name).stem}-x{up.scale}.png', self.folder.value, told, **self.limits))
             except Cancelled: raise
-            except Exception as e: bad.append(f'{name}: {in_a_line(e)}' if not isinstance(e, SisrError) else str(e))
+            except Exception as e: bad.append(_why(e, name))
     except Cancelled: bad.append('cancelled')
-    except Exception as e: bad.append(in_a_line(e))
+    except Exception as e: bad.append(_why(e))
     self.bar.layout.visibility,self.go.disabled,self.cancel.disabled = 'hidden',False,True
     if new: self.take(new)                                                 # else what was there stays
     self.say(*bad, bad=True) if bad else self.say('done')
