@@ -34,14 +34,16 @@ IMAGE_SUFFIXES = ('.png','.jpg','.jpeg','.webp','.bmp','.tif','.tiff','.gif','.p
 def image_files(path,                # a file, a folder, or a list of them
                 recursive:bool=True  # look into subfolders too?
                )->list[Path]:        # sorted; a file that you name is taken whatever its suffix
-    "The image files of a folder, by suffix; hidden files are left out, an empty folder is a `SisrError`"
-    if isinstance(path, (list,tuple)): return [f for p in path for f in image_files(p, recursive)]
+    "The image files of a folder, by suffix; hidden files and folders are left out, a folder without images is a `SisrError`"
+    if isinstance(path, (list,tuple)): return list(dict.fromkeys(f for p in path for f in image_files(p, recursive)))
     path = Path(path)
-    if path.is_file(): return [path]
-    if not path.exists(): raise SisrError(f'{path}: no such file or folder')
-    try: fs = sorted(f for f in path.glob('**/*' if recursive else '*')
-                     if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith('.') and f.is_file())
+    def hidden(f): return any(part.startswith('.') for part in f.relative_to(path).parts)
+    try:
+        if path.is_file(): return [path]
+        if not path.exists(): raise SisrError(f'{path}: no such file or folder')
+        fs = sorted(f for f in path.glob('**/*' if recursive else '*') if f.suffix.lower() in IMAGE_SUFFIXES and not hidden(f) and f.is_file())
     except PermissionError: raise SisrError(f'{path}: no permission to read this folder') from None
+    except (OSError, ValueError) as e: raise SisrError(f'{str(path)[:99]}: cannot be looked into ({getattr(e, "strerror", None) or e})') from None
     if not fs: raise SisrError(f'{path}: no images in this folder (looked for {" ".join(IMAGE_SUFFIXES)})')
     return fs
 
@@ -93,7 +95,15 @@ def _readable(path):
 
 def _most(): return 2*Image.MAX_IMAGE_PIXELS if Image.MAX_IMAGE_PIXELS else sys.maxsize
 
-if os.environ.get('SISR_MAX_PIXELS', '').isdigit(): Image.MAX_IMAGE_PIXELS = -(-int(os.environ['SISR_MAX_PIXELS'])//2)   # Pillow refuses twice as many
+def _limit(text):
+    "What `SISR_MAX_PIXELS` asks of Pillow, which refuses from twice its number on"
+    try: n = int(float(text))
+    except (ValueError, OverflowError): n = 0
+    if n>0: return -(-n//2)
+    warnings.warn(SisrWarning(f'SISR_MAX_PIXELS={text!r} is no number of pixels, as 1000000000 is one: the limit stays'))
+    return Image.MAX_IMAGE_PIXELS
+
+if asked := os.environ.get('SISR_MAX_PIXELS'): Image.MAX_IMAGE_PIXELS = _limit(asked)
 
 # %% ../nbs/00_files.ipynb #7fc2e3af
 TOLD = 270,271,272,305,306,315,33432                 # what a picture shows, who made it, with what and when, whose it is

@@ -5,20 +5,23 @@
 # %% ../nbs/00_formats.ipynb #4a54559c
 from __future__ import annotations
 import os
+import secrets
+import shutil
 import struct
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
 import numpy as np
 from PIL import Image
-from .files import Deep, SisrError, SisrWarning, open_image, _decode, _eight, _info, _load, _most, _open, _readable, _upright
+from .files import Deep, SisrError, SisrWarning, open_image, _decode, _eight, _info, _load, _most, _open, _raw, _readable, _upright
 
 # %% auto #0
-__all__ = ['ABLE', 'SIDE', 'MOVING', 'format_of', 'on_white', 'said', 'written', 'save_image', 'frame_count', 'frames']
+__all__ = ['ABLE', 'MODES', 'SIDE', 'MOVING', 'format_of', 'on_white', 'said', 'written', 'save_image', 'frame_count', 'frames']
 
 # %% ../nbs/00_formats.ipynb #3f8298f0
 ABLE = dict(PNG='alpha gray16 color16 frames', TIFF='alpha gray16 color16 pages', WEBP='alpha frames', AVIF='alpha frames',
             GIF='alpha frames', JPEG2000='alpha gray16', PPM='gray16', JPEG='', BMP='')     # format -> what it holds
+MODES = 'L','LA','RGB','RGBA'                                                               # and gray of 16 bits, and `Deep`
 SIDE = dict(JPEG=65500, WEBP=16383, GIF=65535, AVIF=65535)                                  # the most pixels of a side
 
 def format_of(path      # a name of a file
@@ -37,9 +40,12 @@ def on_white(img:Image.Image # any mode with alpha
     return flat.convert('L' if img.mode=='LA' else 'RGB')
 
 # %% ../nbs/00_formats.ipynb #38e82324
-def _fitted(img, fmt):
-    "The image as this format can hold it, and what was lost: (image, list of text)"
-    able,lost = ABLE[fmt],[f'its gamma of {img.info["gamma"]:.3g} is lost, and with it what its colours mean'] if img.info.get('gamma') and fmt!='PNG' else []
+def _fitted(img, fmt, moves=False):
+    "The image, or frame of what moves, as this format can hold it, and what was lost: (image, list of text)"
+    if img.mode in ('1','P'): img = img.convert('L' if img.mode=='1' else 'RGBA' if 'transparency' in img.info else 'RGB')
+    if img.mode not in MODES and not img.mode.startswith('I;16'): raise SisrError(f'an image of mode {img.mode} is not written: `Picture.of(img).to_pil()` is one that is')
+    able = [k for k in ABLE[fmt].split() if not (moves and k.endswith('16'))]              # Pillow gets what differs between frames of 16 bits wrong
+    lost = [f'its gamma of {img.info["gamma"]:.3g} is lost, and with it what its colours mean'] if img.info.get('gamma') and fmt!='PNG' else []
     if max(img.size)>SIDE.get(fmt, 2**31): raise SisrError(f'{fmt} holds {SIDE[fmt]} pixels a side, not {max(img.size)}: .png and .tif hold more')
     if isinstance(img, Deep) and (img.levels is None or 'color16' not in able): lost.append('16 bits became 8'); img = img.copy()
     if img.mode.startswith('I;16') and 'gray16' not in able: lost.append('16 bits became 8'); img = Image.fromarray(_eight(np.asarray(img)))
@@ -83,28 +89,32 @@ def _write(imgs, f, fmt, quality):
 # %% ../nbs/00_formats.ipynb #e8c73604
 @contextmanager
 def written(path): # to be there as a whole, or not at all
-    "An open file to write and to read; whatever stops the block, nothing is left of it"
-    path = Path(path)
-    part = path.with_name(f'.sisr-{os.getpid()}-{hash(path)&0xffffff:x}.part')
+    "An open file to write and to read; if the block fails, nothing is left of it. A process that is killed leaves a hidden `.part`"
+    to = Path(os.path.realpath(path))                          # of a link, the file that it names
+    part = to.with_name(f'.sisr-{secrets.token_hex(6)}.part')
     try:
         with open(part, 'w+b') as f: yield f
-        part.replace(path)
+        if to.exists(): shutil.copymode(to, part)
+        part.replace(to)
     except OSError as e: raise SisrError(f'{path}: cannot be written ({e.strerror or e})') from None
     except (ValueError, SystemError, struct.error, OverflowError) as e: raise SisrError(f'{path}: cannot be written as {format_of(path)} ({e})') from None
-    finally: part.unlink(missing_ok=True) if part.exists() else None
+    finally: part.unlink(missing_ok=True)
 
 # %% ../nbs/00_formats.ipynb #9f809bc8
-def save_image(img,              # Pillow image of mode L, LA, RGB, RGBA, I;16 or `Deep`, as `Picture.to_pil` gives; or a list: frames
+def save_image(img,              # Pillow image of mode 1, L, LA, P, RGB, RGBA, I;16 or `Deep`, as `Picture.to_pil` gives; or a list: frames
                path,             # the suffix decides the format
                quality:int=95    # of JPEG, WebP and AVIF, 1 to 100
               )->Path:
     "Write an image file, whole or not at all; a `SisrWarning` tells what its format cannot hold"
     path,fmt,imgs = Path(path),format_of(path),img if isinstance(img, (list,tuple)) else [img]
+    moves = len(imgs)>1 and 'frames' in ABLE[fmt]
     if len(imgs)>1 and not {'frames','pages'} & set(ABLE[fmt].split()): raise SisrError(f'{path}: {fmt} holds one picture, not {len(imgs)}')
-    try: fits = [_fitted(i, fmt) for i in imgs]
+    if not imgs: raise SisrError(f'{path}: the list of pictures is empty')
+    if moves and len(sizes := {i.size for i in imgs})>1: raise SisrError(f'{path}: frames of {len(sizes)} sizes, {min(sizes)} and {max(sizes)} are two: what moves has one')
+    try: fits = [_fitted(i, fmt, moves) for i in imgs]
     except SisrError as e: raise SisrError(f'{path}: {e}') from None
     with written(path) as f: _write([i for i,_ in fits], f, fmt, quality)
-    for why in dict.fromkeys(w for _,lost in fits for w in lost): warnings.warn(SisrWarning(f'{path}: {why}, as {fmt} holds no more'))
+    for why in dict.fromkeys(w for _,lost in fits for w in lost): warnings.warn(SisrWarning(f'{path}: {why}, as {"a moving " if moves else ""}{fmt} holds no more'))
     return path
 
 # %% ../nbs/00_formats.ipynb #69b2db05
@@ -127,7 +137,7 @@ def frames(path,        # a file name, or an open binary file
     if to is not None and many not in ABLE[format_of(to)].split():
         able = ' '.join('.'+k.lower() for k,v in ABLE.items() if many in v.split()).replace('.tiff','.tif')
         raise SisrError(f'{path}: {n} {many}, and {Path(to).suffix} holds but one: name a result that ends in {able}')
-    with _readable(path) as told: return _pages(path, n, told) if many=='pages' else _moments(path, n)
+    with _readable(path) as told: return _pages(path, n, told) if many=='pages' else _moments(path, n, told)
 
 # %% ../nbs/00_formats.ipynb #f67b9fb8
 def _pages(f, n, told):
@@ -138,9 +148,10 @@ def _pages(f, n, told):
         if i==0 or not img.tag_v2.get(254, 0)&1: kept.append(i)
     return [_decode(f, i, told) for i in kept]
 
-def _moments(f, n):
+def _moments(f, n, told):
     "The frames of a moving picture, each as it is seen: Pillow has put changes onto what was there"
     img,res = _open(f),[]
+    if img.mode in ('RGB','RGBA') and img.tile and ';16' in _raw(img.tile[0]): told.append(f'{getattr(f, "name", "stream") if hasattr(f, "read") else f}: frames in colour of 16 bits are read as 8')
     for i in range(int(getattr(img, 'default_image', False)), n):  # a PNG may begin with a picture for viewers that know no frames
         img.seek(i); _load(img)
         frame = _upright(img) if i==0 or img.format!='GIF' else img.copy()

@@ -37,10 +37,14 @@ def middle(x:Tensor, # (N,C,H,W)
 # %% ../nbs/01_resize.ipynb #ce360b84
 def _bicubic(x, h, w):
     "(N,C,H,W) -> (N,C,h,w) float32 by PyTorch's own antialiased bicubic"
-    if w==1<h: return _bicubic(x.mT, w, h).mT                      # torch 2.15 on the CPU gets a single column wrong, never a row
+    if w==1<h: return _bicubic(x.mT, w, h).mT                      # torch up to 2.15, at least, gets a single column wrong on the CPU, never a row
     return F.interpolate(x.float(), size=(h,w), mode='bicubic', antialias=True)
 
-@lru_cache(64)
+def _kept(most):
+    "Remember the last answers, made as for training: inference mode's tensors could not be learnt through later"
+    return lambda f: lru_cache(most)(torch.inference_mode(False)(f))
+
+@_kept(64)
 def _matrix(n, m, device):
     "The same along one side, n to m pixels: (m, n)"
     return _bicubic(torch.eye(n, device=device)[None,None], m, n)[0,0]
@@ -75,7 +79,7 @@ def upscale(lr:Tensor,  # (N,C,h,w) float
     return _Resize.apply(lr, h*s, w*s)
 
 # %% ../nbs/01_resize.ipynb #44ddf20c
-@lru_cache(64)
+@_kept(64)
 def _dense(n, s):
     "A in one dimension and its pseudo-inverse, float64: (n, n*s) and (n*s, n)"
     a = downscale(torch.eye(n*s)[:,None,None].expand(-1,1,s,-1), s)[:,0,0].T.double() # column j: the answer to a unit impulse
@@ -85,13 +89,13 @@ def _dense(n, s):
 # %% ../nbs/01_resize.ipynb #f20fcd0b
 RADIUS = 16 # LR pixels A+ looks to each side; what lies beyond weighs less than 1e-8
 
-@lru_cache(16)
+@_kept(16)
 def _local(s):
     "A+ in one dimension cut in two, float64: border rows (R*s, 2R) and the inner filter (s, 1, 2R+1)"
     R,p = RADIUS,_dense(4*RADIUS, s)[1]
     return p[:R*s, :2*R], p[2*R*s:(2*R+1)*s, None, R:3*R+1]
 
-@lru_cache(64)
+@_kept(64)
 def _weights(n, s, device, dtype):
     "Those that a side of n LR pixels needs, where they are needed: sent once, for a transfer makes the host wait"
     return [w.to(device, dtype) for w in ([_dense(n,s)[1].T] if n<4*RADIUS else _local(s))]
@@ -105,9 +109,9 @@ def _pinv1d(y, s):
     border,inner = weights
     left  = y[..., :2*R] @ border.T
     right = (y[..., -2*R:].flip(-1) @ border.T).flip(-1)           # the right border is the left one, mirrored
-    some = y.reshape(-1,1,n).split(max(1, 2**(18 if y.device.type=='cpu' else 24)//n))  # a CPU lays each pixel down 2R+1 times
+    some = y.flatten(0,-2)[:,None].split(max(1, 2**(18 if y.device.type=='cpu' else 24)//n))  # a CPU lays each pixel down 2R+1 times
     mid = torch.cat([F.conv1d(rows, inner) for rows in some])      # (N*C*H, s, n-2R): phase by phase
-    mid = mid.transpose(1,2).reshape(*y.shape[:-1], -1)            # phases interleaved
+    mid = mid.transpose(1,2).reshape(*y.shape[:-1], s*(n-2*R))     # phases interleaved
     return torch.cat([left, mid, right], -1)
 
 def pinv(lr:Tensor,  # (N,C,h,w) float
@@ -138,6 +142,7 @@ def consistent(sr:Tensor,         # (N,C,h*s,w*s) float, any guess
                tile:int|None=None # LR pixels to a side; None or 0: all at once. The result is the same
               )->Tensor:          # (N,C,h*s,w*s) float32, not clamped: A(result) = lr
     "The nearest image to `sr` that explains `lr`: sr + A+(lr - A sr)"
+    if not sr.ndim==lr.ndim==4: raise SisrError(f'(N,C,H,W) is wanted, twice, not {tuple(sr.shape)} and {tuple(lr.shape)}')
     s = sr.shape[-1]//lr.shape[-1]
     if sr.shape[:2]!=lr.shape[:2] or tuple(sr.shape[-2:])!=tuple(n*s for n in lr.shape[-2:]):
         raise SisrError(f'{tuple(sr.shape)} is not a whole multiple of {tuple(lr.shape)}')
