@@ -165,7 +165,7 @@ def from_levels(u:np.ndarray,  # (H,W,C) uint8 or uint16
 def to_pil(x:Tensor        # (1,C,H,W) or (C,H,W) in [-1,1]; C: 1 gray, 2 gray and alpha, 3 RGB, 4 RGB and alpha
           )->Image.Image:  # mode L, LA, RGB or RGBA
     "A tensor as an 8-bit Pillow image"
-    if x.ndim>4 or (x.ndim==4 and len(x)!=1): raise SisrError(f'tensor of shape {tuple(x.shape)}: one image at a time')
+    if not 3<=x.ndim<=4 or (x.ndim==4 and len(x)!=1) or not 1<=x.shape[-3]<=4: raise SisrError(f'tensor of shape {tuple(x.shape)}: one image (C,H,W) with 1 to 4 channels is wanted')
     u = to_uint8(x.detach().reshape(x.shape[-3:])).permute(1,2,0).cpu().numpy()
     return Image.fromarray(u.squeeze(2) if u.shape[2]==1 else np.ascontiguousarray(u))
 
@@ -298,7 +298,10 @@ def show(*images,                   # anything `Picture.of` takes, and batches (
          page:int=700               # width of the page in pixels
         ):                          # matplotlib Figure
     "Images side by side, each pixel a clean square"
+    if not images: raise SisrError('show: no image was given')
     ps = [Picture.of(t) for x in images for t in (x.split(1) if isinstance(x,Tensor) and x.ndim==4 else [x])]
+    for what,given in (('titles',titles),('zooms',zoom)):
+        if isinstance(given, list) and len(given)!=len(ps): raise SisrError(f'show: {len(given)} {what} for {len(ps)} images')
     w,h = (max(p.size[i] for p in ps) for i in (0,1))
     zs = zoom if isinstance(zoom,list) else [zoom]*len(ps)
     n = min(len(ps), columns or (max(1, int((page+12)//(w*zoom+12))) if isinstance(zoom,(int,float)) else 4))

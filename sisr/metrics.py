@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from fastcore.basics import patch
-from .images import SisrError,to_tensor,to_uint8,from_uint8,quantize,luma,image_files
+from .images import Picture,SisrError,to_tensor,to_uint8,from_uint8,quantize,luma,image_files
 from .resize import downscale,upscale,crop_to_multiple
 from .perceptual import NETWORKS,ALEXNET,ShiftTolerant,weights_of,perceptual_networks,lpips
 
@@ -36,12 +36,19 @@ def levels(x:Tensor,        # (N,C,H,W) in [-1,1]
     return luma(x) if y else (x+1)*127.5
 
 # %% ../nbs/02_metrics.ipynb #6de914fb
+def _comparable(sr, hr, border, least):
+    "What cannot be compared is told in one line"
+    if sr.ndim!=4 or sr.shape!=hr.shape: raise SisrError(f'two batches (N,C,H,W) of one shape are compared, not {tuple(sr.shape)} and {tuple(hr.shape)}')
+    if border<0 or min(sr.shape[-2:])-2*border<least: raise SisrError(f'{sr.shape[-1]}x{sr.shape[-2]} px without {border} on each side: {least} or more must remain')
+    if not (sr.isfinite().all() and hr.isfinite().all()): raise SisrError('an image holds values that are not finite')
+
 def psnr(sr:Tensor,         # (N,C,H,W) in [-1,1]
          hr:Tensor,         # the same shape
          border:int=0,      # pixels shaved off each side
          y:bool=True        # on luma, else on all channels
         )->Tensor:          # (N,) dB, at most 99
     "Peak signal-to-noise ratio of the 8-bit images: $10\\,\\log_{10}(255^2/\\mathrm{MSE})$"
+    _comparable(sr, hr, border, 1)
     mse = (levels(sr,border,y) - levels(hr,border,y)).square().flatten(1).mean(1)
     return (10*torch.log10(255**2/mse)).clamp(max=99)
 
@@ -70,6 +77,7 @@ def ssim(sr:Tensor,         # (N,C,H,W) in [-1,1]
          y:bool=True        # on luma, else the mean over channels
         )->Tensor:          # (N,) at most 1
     "Structural similarity of the 8-bit images, over windows that lie inside"
+    _comparable(sr, hr, border, 11)
     a,b = levels(sr,border,y),levels(hr,border,y)
     ma,mb,aa,bb,ab = _window(torch.cat([a,b,a*a,b*b,a*b])).chunk(5)
     c1,c2 = (.01*255)**2,(.03*255)**2
@@ -106,6 +114,11 @@ class Protocol:
     round_lr:bool=True          # LR is an 8-bit image
     kernel:float=-.5            # of the bicubic baseline: -0.5 (MATLAB's), or -0.75 (torch's default)
     perceptual:str|None='auto'  # a name in NETWORKS; 'auto': those that are here; None: none
+
+    def __post_init__(self):
+        if self.channels not in (1,3) or self.kernel not in (-.5,-.75): raise SisrError(f'protocol {self.name}: channels is 1 or 3, kernel -0.5 or -0.75')
+        if bad := [k for k in ('crop','size','border','margin') if (v := getattr(self, k)) is not None and (type(v) is not int or v<(k in ('crop','size')))]:
+            raise SisrError(f'protocol {self.name}: {bad[0]} cannot be {getattr(self, bad[0])!r}, pixels are counted')
 
 # %% ../nbs/02_metrics.ipynb #18140aa4
 PROTOCOLS = {p.name:p for p in (Protocol(),
@@ -152,8 +165,8 @@ def hr(self:Protocol,
        img,                 # path, PIL image, array or tensor
        scale:int            # HR over LR
       )->Tensor:            # (1,C,H,W) on the 8-bit grid, sides multiples of scale
-    "The true image"
-    x,c = to_tensor(img, gray=self.channels==1),self.crop
+    "The true image; what its file hides takes the colour of what is seen beside it"
+    x,c = to_tensor(Picture.of(img).solid(), gray=self.channels==1),self.crop
     if c:
         h,w = x.shape[-2:]
         if min(h,w)<c: raise SisrError(f'{w}x{h} px, but protocol {self.name} cuts a square of {c} px')
@@ -208,7 +221,7 @@ class Pairs:
                  protocol='standard',              # how they are prepared: a Protocol, its name or its dict
                  keep:bool=True,                   # hold them in memory
                  degrade=None):                    # (hr, seed) -> LR, in place of the protocol's; image i is given seed i
-        self.files = image_files(files) if isinstance(files,(str,Path)) else list(files)
+        self.files = image_files(files) if isinstance(files,(str,Path)) else [files] if getattr(files, 'ndim', 4)<4 else list(files)
         if not self.files: raise SisrError('no images: the list is empty')
         self.scale,self.protocol,self.degrade = scale,Protocol.of(protocol),degrade
         self.skipped,self.kept = [],None

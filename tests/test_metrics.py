@@ -333,23 +333,24 @@ def test_images_too_small_for_a_network_lack_its_number():
 
 # --- published numbers
 
-BICUBIC = {'benchmarks/Set5': (33.68, 28.43, 24.40), 'benchmarks/Set14': (30.33, 26.09, 23.19),
-           'benchmarks/BSD100': (29.57, 25.96, None), 'faces/val': (33.54, 27.61, 23.48)}
+BICUBIC = {'benchmarks/Set5': (33.66, 28.42, 24.40), 'benchmarks/Set14': (30.24, 26.00, 23.10),       # papers: x2, x4 1707.02921, x8 1807.02758
+           'benchmarks/BSD100': (29.56, 25.96, 23.67), 'faces/val': (33.54, 27.61, 23.48)}              # of the faces, what came with the cut
+def near(name): return .1 if 'Set14' in name else .03               # of Set14 more than one edition is about
 CASES = [pytest.param(n, s, v, marks=[pytest.mark.slow] if 'BSD' in n or (n, s) in (('faces/val', 2), ('faces/val', 8)) else []) 
-         for n, vs in BICUBIC.items() for s, v in zip((2, 4, 8), vs) if v]
+         for n, vs in BICUBIC.items() for s, v in zip((2, 4, 8), vs)]
 
 @pytest.mark.parametrize('name,scale,want', CASES)
 def test_bicubic_as_published(data, name, scale, want):
     p = Protocol.named('faces128' if 'faces' in name else 'standard', perceptual=None)
     r = evaluate(lambda lr: p.bicubic(lr, scale), data/name, scale, p)
-    assert r['mean']['psnr_y'] == pytest.approx(want, abs=.05) and not r['skipped']
+    assert r['mean']['psnr_y'] == pytest.approx(want, abs=near(name)) and not r['skipped']
 
 def test_the_stored_table_is_the_published_one(root):
     rows = json.loads((root/'nbs/results/bicubic.json').read_text())['rows']
     got = {(r['set'].split('/')[-1], r['scale']): r['psnr_y'] for r in rows if r['model'] == 'bicubic'}
     for n, vs in BICUBIC.items():
         for s, v in zip((2, 4, 8), vs):
-            if v: assert got[n.split('/')[-1], s] == pytest.approx(v, abs=.05)
+            assert got[n.split('/')[-1], s] == pytest.approx(v, abs=near(n))
 
 @needs_st
 @pytest.mark.slow
