@@ -4,7 +4,7 @@
 
 # %% ../nbs/04_data.ipynb #c7440495
 from __future__ import annotations
-import gzip, hashlib, queue, re, threading, time, warnings
+import gzip, hashlib, queue, re, threading, time, warnings, zipfile, zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor
-from .images import SisrError, SisrWarning, image_files, to_tensor, to_uint8
+from .images import IMAGE_SUFFIXES, Picture, SisrError, SisrWarning, image_files, to_tensor, to_uint8
 from .resize import crop_to_multiple
 from .metrics import Protocol
 
@@ -67,15 +67,15 @@ def _get(self:ImageSet, i):
 # %% ../nbs/04_data.ipynb #70ecadee
 @patch
 def _opened(self:ImageSet, k):
-    "Image k as it lies there; each thread keeps the last one open, for its versions"
-    if getattr(self._last, 'k', None)!=k: self._last.x,self._last.k = to_tensor(self.items[k], gray=self.gray or getattr(self.protocol, 'channels', 3)==1),k
+    "Image k as it lies there, with what is hidden filled; each thread keeps the last one open, for its versions"
+    if getattr(self._last, 'k', None)!=k: self._last.x,self._last.k = to_tensor(Picture.of(self.items[k]).solid(), gray=self.gray or getattr(self.protocol, 'channels', 3)==1),k
     return self._last.x
 
 @patch
 def _decode(self:ImageSet, k):
     "Image k -> uint8 (C,H,W)"
     x = self._opened(k)
-    return self._bytes(self.protocol.hr(x, self.scale) if self.protocol else x)
+    return self._bytes(self.protocol.hr(x, self.scale) if self.protocol else crop_to_multiple(x, self.scale))
 
 @patch
 def _bytes(self:ImageSet, x):
@@ -211,10 +211,15 @@ class Feed:
     def __iter__(self): return self
     def __next__(self)->Tensor:
         t = time.perf_counter()
-        u = self._q.get()
+        u = self._next()
         self.waited += time.perf_counter()-t
         if isinstance(u,Exception): self._q.put(u); raise u         # and to whoever asks again
         return self.patches.cut(u) if self.there else _each(lambda t: t.to(self.device, non_blocking=True), u)
+    def _next(self):
+        while True:
+            try: return self._q.get(timeout=1)
+            except queue.Empty:
+                if not self._thread.is_alive() and self._q.empty(): raise SisrError('this feed is closed: make another one') from None
     def close(self): self._stop.set(); self._thread.join(2)
 
 # %% ../nbs/04_data.ipynb #9364a006
@@ -249,18 +254,21 @@ def locate(name:str, # a key of LAYOUTS
     for top in tops:
         for sub in LAYOUTS[name]:
             if (top/sub).is_dir() and (name!='mnist' or mnist_files(top/sub)): return top/sub
-    if name!='mnist' and any(f.suffix in ('.jpg','.png') for f in root.iterdir()): return root
+    if name!='mnist' and any(f.suffix.lower() in IMAGE_SUFFIXES for f in root.iterdir()): return root
     raise SisrError(f'{root}: no {name} here (looked for {", ".join(l or "the files themselves" for l in LAYOUTS[name])})')
 
 # %% ../nbs/04_data.ipynb #d300095f
 def mnist_files(folder)->list[Path]:
     "Files that hold digits: idx, plain or .gz, or .npz"
-    return sorted(f for f in Path(folder).iterdir() if 'images-idx3' in f.name or ('mnist' in f.name and f.suffix=='.npz'))
+    inside = [f for pattern in ('*','*-idx3-ubyte/*') for f in Path(folder).glob(pattern)]      # some unpack each file into a folder of its name
+    return sorted(f for f in inside if f.is_file() and (re.search('images[-.]idx3', f.name) or ('mnist' in f.name and f.suffix=='.npz')))
 
 def _idx(path):
-    "(N,28,28) of an idx file: four big-endian numbers, then bytes"
+    "(N,28,28) of an idx file: four big-endian numbers, of which the first says so, then bytes"
     raw = gzip.open(path).read() if path.suffix=='.gz' else path.read_bytes()
-    return np.frombuffer(raw, np.uint8, offset=16).reshape(*np.frombuffer(raw, '>u4', 4)[1:])
+    kind,*shape = np.frombuffer(raw, '>u4', 4)
+    if kind!=2051: raise ValueError(f'it begins with {kind}, not with 2051')
+    return np.frombuffer(raw, np.uint8, offset=16).reshape(*shape)
 
 def _npz(path, words):
     "The stack of images whose name has one of `words`, or None"
@@ -271,9 +279,11 @@ def mnist(root,               # the folder of its files
           split:str='train'   # or 'val'
          )->np.ndarray:       # (N,28,28) uint8
     "The digits, from any of their usual files"
+    if split not in ('train','val'): raise SisrError(f'split {split!r}: train or val is wanted')
     head,words = ('train',('train',)) if split=='train' else ('t10k',('test','val'))
     for f in mnist_files(root):
-        digits = _npz(f, words) if f.suffix=='.npz' else _idx(f) if f.name.startswith(head) else None
+        try: digits = _npz(f, words) if f.suffix=='.npz' else _idx(f) if f.name.startswith(head) else None
+        except (ValueError, EOFError, OSError, zlib.error, zipfile.BadZipFile) as e: raise SisrError(f'{f}: damaged, or no file of digits ({e})') from None
         if digits is not None: return digits
     raise SisrError(f'{root}: no MNIST images for {split} here')
 

@@ -5,6 +5,7 @@
 # %% ../nbs/06f_ensemble.ipynb #f0e50002
 from __future__ import annotations
 from torch import Tensor
+from .images import SisrError
 from .data import dihedral
 
 # %% auto #0
@@ -22,6 +23,7 @@ def self_ensemble(f,           # (N,C,h,w) -> (N,C,H,W)
                   ways:int=8   # 8: all; 2: as it is and mirrored; 1: as it is
                  )->Tensor:    # (N,C,H,W)
     "The mean of what `f` makes of x turned and mirrored, each answer turned back (Timofte et al. 2016)"
+    if ways not in (1,2,8): raise SisrError(f'{ways!r} ways: 8, 2 or 1 are wanted')
     if ways==1: return f(x)
     return sum(laid_back(f(dihedral(x, k)), k) for k in range(ways))/ways
 

@@ -16,7 +16,7 @@ from .generators import SRResNet
 __all__ = ['plain_state', 'fuse', 'before_shuffle', 'ready', 'normed']
 
 # %% ../nbs/06_folding.ipynb #85666616
-def plain_state(net:nn.Module # any network
+def plain_state(net:nn.Module # one whose spectral norms are PyTorch's
                )->dict:       # name -> tensor, detached
     "The state of `net` with spectral norm applied: the weights its convolutions really use"
     state = {k:v.detach() for k,v in net.state_dict().items() if '.parametrizations.' not in k}
@@ -30,10 +30,10 @@ def plain_state(net:nn.Module # any network
 def fuse(net:nn.Module # a network of this page; unchanged
         )->nn.Module:  # its twin in eval mode, without BN or spectral norm, frozen
     "Fold spectral norm and batch norm into the convolutions before them"
-    training = net.training
+    modes = {m:m.training for m in net.modules()}                  # of a network that grows some parts learn, others do not
     twin = type(net)(**{**net.arch, 'sn':False})
     twin.load_state_dict(plain_state(net.eval()))
-    net.train(training)
+    for m,learns in modes.items(): m.training = learns
     for m in twin.eval().modules():
         if not isinstance(m, nn.Sequential): continue
         for i in range(len(m)-1):

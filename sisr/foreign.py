@@ -24,6 +24,7 @@ def read_weights(path # .safetensors, .pth, .pt or .ckpt
                 )->dict: # names -> tensors, perhaps inside other dicts
     "The tensors of a file; nothing in it is run"
     path = Path(path)
+    if not path.is_file(): raise SisrError(f'{path}: {"is a folder" if path.is_dir() else "no such file"}, and a file of weights is wanted')
     try:
         if path.suffix.lower() not in PICKLES:
             from safetensors.torch import load_file
@@ -31,7 +32,7 @@ def read_weights(path # .safetensors, .pth, .pt or .ckpt
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')                           # torch's remarks on old pickles: what matters is said below
             state = torch.load(path, map_location='cpu', weights_only=True)
-    except OSError: raise
+    except OSError as e: raise SisrError(f'{path}: cannot be read ({e.strerror or e})') from None
     except Exception as e:
         why = 'asks for more than tensors, which could run a program: refused' if 'weights_only' in str(e).lower() else 'damaged, or no weights file'
         raise SisrError(f'{path}: {why}; a .safetensors file is always safe') from None
@@ -109,6 +110,7 @@ def load_foreign(path # .safetensors, .pth, .pt or .ckpt
     except Exception as e: raise SisrError(f'{path}: its weights fit no network ({" ".join(str(e).split())[:100]})') from None
     if not isinstance(model, spandrel.ImageModelDescriptor) or (c := model.input_channels) not in (1,3) or c!=model.output_channels:
         raise SisrError(f'{path}: {model.architecture.name} is no network from images to larger images, gray or RGB')
+    if bad := [k for k,v in model.model.state_dict().items() if not v.isfinite().all()]: raise SisrError(f'{path}: {bad[0]} holds values that are no numbers')
     plain = model.architecture.id=='ESRGAN' and 'ESRGAN+' not in model.tags and model.scale in (1,2,4,8)
     return as_esrgan(path, model) if plain else Foreign(path, model)
 

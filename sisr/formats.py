@@ -97,7 +97,7 @@ def written(path): # to be there as a whole, or not at all
         if to.exists(): shutil.copymode(to, part)
         part.replace(to)
     except OSError as e: raise SisrError(f'{path}: cannot be written ({e.strerror or e})') from None
-    except (ValueError, SystemError, struct.error, OverflowError) as e: raise SisrError(f'{path}: cannot be written as {format_of(path)} ({e})') from None
+    except (ValueError, SystemError, struct.error, OverflowError) as e: raise SisrError(f'{path}: cannot be written ({e})') from None
     finally: part.unlink(missing_ok=True)
 
 # %% ../nbs/00_formats.ipynb #9f809bc8

@@ -17,6 +17,7 @@ def pieces(x:Tensor,   # (N,C,H,W)
            side:int=32 # pixels; what is left over at the right and below is not used
           )->Tensor:   # (N*k,C,side,side)
     "Images cut into squares"
+    if x.ndim!=4: raise SisrError(f'batches (N,C,H,W) are wanted, in a list, not {tuple(x.shape)}')
     if min(x.shape[-2:])<side: raise SisrError(f'an image of {x.shape[-1]} x {x.shape[-2]} holds no piece of {side} x {side}')
     x = x.unfold(2,side,side).unfold(3,side,side)                  # (N,C,rows,columns,side,side)
     return x.permute(0,2,3,1,4,5).flatten(0,2)

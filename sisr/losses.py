@@ -17,16 +17,20 @@ __all__ = ['CONVS', 'MEAN', 'STD', 'LAYERS', 'LOSSES', 'l1', 'mse', 'lr_l1', 'vg
            'VGGDistance', 'AdversarialLoss', 'r1']
 
 # %% ../nbs/08_losses.ipynb #441e97e6
-def l1(sr:Tensor, hr:Tensor)->Tensor:
+def l1(sr:Tensor, hr:Tensor # two of any one shape
+      )->Tensor:            # scalar
     r"$\frac1n\sum|x-\hat x|$"
     return F.l1_loss(sr, hr)
 
-def mse(sr:Tensor, hr:Tensor)->Tensor:
+def mse(sr:Tensor, hr:Tensor # two of any one shape
+       )->Tensor:            # scalar
     r"$\frac1n\sum(x-\hat x)^2$"
     return F.mse_loss(sr, hr)
 
 # %% ../nbs/08_losses.ipynb #bdb88aed
-def lr_l1(sr:Tensor, lr:Tensor)->Tensor:
+def lr_l1(sr:Tensor,  # (N,C,h*s,w*s)
+          lr:Tensor   # (N,C,h,w)
+         )->Tensor:   # scalar
     r"$\frac1n\sum|A\,\hat x-y|$: the error of SR, seen at the size of LR"
     return l1(downscale(sr, sr.shape[-1]//lr.shape[-1]), lr)
 
@@ -88,16 +92,19 @@ LAYERS = dict(conv1_2=1., conv2_2=1., conv3_4=1.)                  # each the la
 class PerceptualLoss(nn.Module):
     "Distance of two batches as VGG19 sees them, 0 for equal ones; HR is looked at without gradients, SR once"
     def __init__(self,
-                 layers:dict|None=None,  # name -> weight; None: LAYERS
+                 layers:dict|list|None=None, # name -> weight, or names, which weigh 1; None: LAYERS
                  source:str='shipped',   # whose weights
                  after:bool=False,       # compare after the ReLU?
                  squared:bool=False,     # squares instead of absolute values?
                  raw:bool=False):        # VGG19 unprepared?
         super().__init__()
-        self.weights = dict(layers or LAYERS)
+        self.weights = dict(LAYERS if layers is None else layers if isinstance(layers, dict) else dict.fromkeys(layers, 1.))
         self.vgg,self.size = VGG19(self.weights, source, after, raw),torch.square if squared else torch.abs
 
-    def forward(self, sr:Tensor, hr:Tensor)->Tensor:
+    def forward(self,
+                sr:Tensor,      # (N,3,H,W) or (N,1,H,W) in [-1,1], from 4 px; 2 more doublings for conv4 and conv5
+                hr:Tensor       # the same shape
+               )->Tensor:       # scalar
         with torch.no_grad(): wanted = self.vgg(hr)
         got = self.vgg(sr)
         far = lambda a,b: self.size(a.float()-b.float()).mean()/self.size(b.float()).mean()
@@ -139,6 +146,7 @@ class AdversarialLoss:
     def g(self, fake:Tensor, real:Tensor|None=None)->Tensor:       # 'relativistic' wants the real logits too
         if self.kind=='hinge': return -fake.mean()
         if self.kind=='bce': return _bce(fake, 1.)
+        if real is None: raise SisrError('relativistic: G is told how its images look beside real ones, so give their logits too')
         r,f = self.judged(real, fake)
         return (_bce(f, 1.) + _bce(r, 0.))/2
 

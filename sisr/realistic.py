@@ -92,8 +92,10 @@ def jpeg(x:Tensor,    # (N,C,H,W) in [-1,1], C = 1 or 3
          quality      # N whole numbers, 1 to 100; or one for all
         )->Tensor:    # the same on the 8-bit grid
     "Written as JPEG and read again"
-    each = [quality]*len(x) if isinstance(quality,int) else quality
-    return torch.cat([to_tensor(_pressed(to_pil(u), q)) for u,q in zip(x.cpu(), each)]).to(x.device)
+    each = [int(q) for q in (quality if isinstance(quality, (list,tuple)) else [quality]*len(x))]
+    if x.shape[1] not in (1,3) or len(each)!=len(x) or not all(1<=q<=100 for q in each):
+        raise SisrError(f'JPEG: gray or RGB, and a quality from 1 to 100 for each of {len(x)} images are wanted, not {quality} for {tuple(x.shape)}')
+    return torch.cat([to_tensor(_pressed(to_pil(u), q)) for u,q in zip(x.cpu(), each)] or [x.cpu()]).to(x.device)
 
 def _pressed(img, q):
     f = BytesIO()
@@ -170,7 +172,7 @@ class Realistic:
     exact = False           # A(HR) is not LR: to insist on it would bring the noise back
 
     def __call__(self, hr:Tensor, seed:int|None=None)->Tensor:
-        with seeded(seed): return self.spoil(hr)
+        with seeded(seed): return self.spoil(hr.float()) if len(hr) else Bicubic(self.scale)(hr)
     def to_dict(self)->dict: return dict(kind='realistic', exact=self.exact, **asdict(self))
 
 # %% ../nbs/03a_realistic.ipynb #ffac8c3d
@@ -209,6 +211,9 @@ class OneHarm:
     kind:str              # a key of HARMS
     scale:int=4
     exact = False
+
+    def __post_init__(self):
+        if self.kind not in HARMS: raise SisrError(f'no harm is called {self.kind!r}; there are {", ".join(HARMS)}')
 
     def __call__(self, hr:Tensor, seed:int|None=None)->Tensor:
         sigma,level,quality = HARMS[self.kind]

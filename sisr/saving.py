@@ -4,7 +4,7 @@
 
 # %% ../nbs/06_saving.ipynb #ec724a0b
 from __future__ import annotations
-import difflib, json, os
+import difflib, json
 from inspect import signature
 from importlib.resources import files
 from pathlib import Path
@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 from .images import SisrError
+from .formats import written
 from .generators import ARCHITECTURES
 
 # %% auto #0
@@ -22,16 +23,21 @@ def save_model(net:nn.Module, # a generator, whose `arch` rebuilds it
                path,          # ends in .safetensors
                **info         # provenance: recipe, protocol, numbers, seconds, device, seed, licence
               )->Path:
-    "Write a network as float16 with its architecture and provenance; written whole or not at all"
+    "Write a network as float16 with its architecture and provenance, whole or not at all; folders are made"
     from safetensors.torch import save
-    path,tmp = Path(path),Path(f'{path}.part')
+    path,state = Path(path),net.state_dict()
+    if path.suffix!='.safetensors': raise SisrError(f'{path}: a network goes into a file that ends in .safetensors')
     if type(net).__name__ not in ARCHITECTURES: raise SisrError(f'{type(net).__name__} networks cannot be saved: their code is elsewhere')
     head = dict(network=type(net).__name__, arch=net.arch, info={**net.info,**info})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    half = {k: (v.half() if v.is_floating_point() else v).contiguous().cpu() for k,v in net.state_dict().items()}
-    tmp.write_bytes(save(half, dict(sisr=json.dumps(head))))
-    os.replace(tmp, path)
+    if bad := [k for k,v in state.items() if not v.isfinite().all()]: raise SisrError(f'{path}: {bad[0]} holds values that are no numbers, so the network is of no use: not written')
+    try: path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as e: raise SisrError(f'{path.parent}: no such folder can be made ({e.strerror})') from None
+    with written(path) as f: f.write(save({k: _half(v).contiguous().cpu() for k,v in state.items()}, dict(sisr=json.dumps(head, default=str))))
     return path
+
+def _half(v):
+    "A tensor in float16, if it is of floats, and if that holds them: up to 65504"
+    return h if v.is_floating_point() and (h := v.half()).isfinite().all() else v
 
 def read_header(path)->dict:   # keys network, arch, info
     "What a network file says of itself, without its weights; `SisrError` if it is no such file"
@@ -61,6 +67,7 @@ def find_model(name # a shipped name, or a file
     raise SisrError(f'no network or file is called {name}: ' + (f'did you mean {near}?' if near else 'none is shipped'))
 
 # %% ../nbs/06_saving.ipynb #b7a1d001
+_TENSORS = dict(SRResNet=4, RRDBNet=30, ESRGAN=30)                 # of a block, at least
 _WANTED = dict(scale=(1,2,4,8), channels=(1,3), width=range(1,4097), growth=range(1,4097), tail=range(1,4097),
                faithful=(False,True), sn=(False,True), bn=(False,True))
 
@@ -72,7 +79,7 @@ def _claimed(arch, network, most):
     for k,v in arch.items():
         if k in ('tail','bn') and v is None: continue
         if k=='heads': ok = isinstance(v, (list,tuple)) and all(type(h) is int and h in (1,2,4,8) and h<=arch['scale'] for h in v)
-        else: ok = type(v) is type(known[k].default if known[k].default is not None else {'tail':0,'bn':False}[k]) and v in _WANTED.get(k, range(most+1))
+        else: ok = type(v) is type(known[k].default if known[k].default is not None else {'tail':0,'bn':False}[k]) and v in _WANTED.get(k, range(most//_TENSORS[network]+1))
         if not ok: raise ValueError(f'{k} cannot be {str(v)[:40]}')
     return arch
 
@@ -105,7 +112,7 @@ def load_model(name,        # a shipped name, or a file
         with safe_open(str(path), 'pt') as f:
             shapes = {k: (list(f.get_slice(k).get_shape()), f.get_slice(k).get_dtype() in _FLOATS) for k in f.keys()}
             arch,make = _claimed(head.get('arch'), head['network'], len(shapes)),ARCHITECTURES[head['network']]
-            with torch.device('meta'), _Blank(): wrong = _misfits(make(**arch|{'sn':False}), _plain_names(shapes))   # takes no memory, whatever is claimed
+            with torch.device('meta'), _Blank(): wrong = _misfits(make(**arch|{'sn':False}), _plain_names(shapes))   # takes little memory, whatever is claimed
             if wrong: raise ValueError(wrong[0]+(f', and {len(wrong)-1} more' if wrong[1:] else ''))
             state = {k: f.get_tensor(k) for k in f.keys()}
         if bad := [k for k,v in state.items() if not v.float().isfinite().all()]: raise ValueError(f'{bad[0]} holds values that are no numbers')

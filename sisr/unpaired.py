@@ -106,13 +106,14 @@ class Unpaired:
                  lr:Patches,        # small patches of the small images
                  hr:Patches,        # large ones of others
                  people:bool=False, # do the files' names tell who is on them?
-                 aside:ImageSet|None=None # LR images to watch the training by, which must be others too
+                 aside:ImageSet|None=None, # LR images to watch the training by, which must be others too
+                 least:float=.98    # from which correlation on two pictures are one; above 1: you know that they are others
                 ):
         self.lr,self.hr,self.images = lr,hr,lr.images
         small = [lr.images] if aside is None else [lr.images,aside]
         some,others = [i for s in small for i in s.items],hr.images.items
         large,before,both = Gallery(hr.images),0,[]
-        for s in small: both += [(before+i,j) for i,j in _same(s, hr.images, large)]; before += len(s)
+        for s in small: both += [(before+i,j) for i,j in _same(s, hr.images, large, least)]; before += len(s)
         if both: raise SisrError(_said(both, some, others))
         if people: _strangers(some, others)
         stems = [{Path(x).stem for x in items if isinstance(x, (str,Path))} for items in (some,others)]
@@ -138,7 +139,7 @@ def _said(both, some, others):
     name = lambda items,i: items[i] if isinstance(items[i], (str,Path)) else f'image {i}'
     pairs = list(dict.fromkeys((f'{name(some,i)}', f'{name(others,j)}') for i,j in both))     # a lone image is in `some` twice
     n,shown = len({a for a,_ in pairs}),', '.join(f'{a} as {b}' for a,b in pairs[:3])
-    return f'{n} picture{"s are" if n>1 else " is"} in both sets, {shown}{" and so on" if len(pairs)>3 else ""}: leave {"them" if n>1 else "it"} out of one (in Python: `sisr.unpaired.apart`)'
+    return f'{n} picture{"s are" if n>1 else " is"} in both sets, {shown}{" and so on" if len(pairs)>3 else ""}: leave {"them" if n>1 else "it"} out of one (in Python: `sisr.unpaired.apart`; or `Unpaired(..., least=2)`, if they only look alike)'
 
 # %% ../nbs/04a_unpaired.ipynb #a75a6696
 def apart(lr:list,        # items of an `ImageSet`: files, arrays
