@@ -60,7 +60,7 @@ def fakes(self:Adversary,
     "New images and old ones"
     if self.replay is None: return sr,None
     n,old = min(max(1, round(self.share*len(sr))), len(sr)-1),None  # one new image at least
-    if n and len(self.replay)>=len(sr): old = self.replay.sample(n, sr.device)
+    if n and len(self.replay)>=n: old = self.replay.sample(n, sr.device)
     if self.k%self.every==0: self.replay.add(sr)
     if old is None or self.summed: return sr,old
     return torch.cat([old, sr[len(old):]]),None

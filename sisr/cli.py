@@ -12,7 +12,7 @@ from .shell import (COMMANDS, Usage, answer, as_usage, attempt, command, is_film
 
 # %% auto #0
 __all__ = ['fraction', 'minutes', 'MODEL', 'SCALE', 'STYLE', 'DEVICE', 'ENSEMBLE', 'main', 'collect', 'plan', 'paged', 'upscaler',
-           'number', 'film', 'size', 'tiles_in', 'many', 'pixels_read', 'too_small', 'enlarge', 'upscale_files',
+           'number', 'film', 'size', 'tiles_in', 'many', 'pixels_read', 'too_small', 'enlarge', 'done', 'upscale_files',
            'training', 'train_recipe', 'subject', 'protocol_of', 'scores', 'writable', 'evaluate_model', 'centre',
            'views', 'make_sheet', 'list_models', 'list_recipes', 'export_model', 'run_bench']
 
@@ -65,7 +65,6 @@ def upscaler(args     # parsed options: model, device, and scale, style, tile, c
     from sisr.saving import models
     from sisr.upscaler import Upscaler, find_network, load_network, pick_device, sisters
     scale,style = (getattr(args, k, None) for k in ('scale','style'))
-    if args.model=='': raise Usage('--model is empty: give a name that `sisr models` lists, or a file')
     name = args.model or f'photos-x{scale or 4}'
     if not args.model and name not in models():
         raise Usage(f'--scale {scale}: no network that enlarges {scale} times is shipped; give one by --model' + (f', or train one by --recipe {name}' if scale in (2,8) else ''))
@@ -154,6 +153,7 @@ ENSEMBLE = opt('--ensemble', action='store_true', help='the mean of the answers 
 def enlarge(up, file, to:Path, bar=None):
     "One photograph or film by an `Upscaler`, all frames of what moves, told when it is done; `bar` wraps the list of tiles"
     from sisr.images import SisrError, frames, save_image
+    from sisr.formats import vetted
     from sisr.upscaler import memory
     if is_film(file):
         from sisr.video import upscale_video
@@ -162,6 +162,7 @@ def enlarge(up, file, to:Path, bar=None):
         return line(f'{named(file)} -> {named(to)} ({clip.width*up.scale} x {clip.height*up.scale})')
     lrs = frames(file, to)                                        # one, but for pictures that move and files of pages
     to.parent.mkdir(parents=True, exist_ok=True)
+    vetted(to, tuple(n*up.scale for n in lrs[0].size))
     if len(lrs)>1 and up.needs(sum(i.height for i in lrs), lrs[0].width)>memory():
         raise SisrError(f'{file}: its {len(lrs)} pictures, all of them larger, need more memory than there is')
     if len(lrs)==1: w,h = up.to_file(lrs[0], to, bar)
@@ -169,6 +170,10 @@ def enlarge(up, file, to:Path, bar=None):
     line(f'{named(file)} -> {named(to)} ({w} x {h})')
 
 # %% ../nbs/15_cli.ipynb #c1101c95
+def done(up, file, to)->bool:
+    "Is the result there, as large as this network makes it? Nobody looks who made it"
+    return to.exists() and sorted(size(to))==sorted(n*up.scale for n in size(file))       # a photograph may lie on its side
+
 @command('upscale',
     opt('inputs', nargs='+', metavar='FILE|FOLDER', help='photographs, folders of them, or films'),
     opt('-o', '--out', required=True, metavar='OUT', help='folder for the results (PNG); or a file, if there is but one'),
@@ -177,16 +182,17 @@ def enlarge(up, file, to:Path, bar=None):
     opt('--consistent', action=argparse.BooleanOptionalAction, default=None, help='force the result to shrink back to the input, or not, as for noisy input (default: as the network wants)'),
     opt('--half', action=argparse.BooleanOptionalAction, default=None, help='bfloat16 inside the network: about twice as fast on processors that multiply it, within about two levels of 255 (default: on a GPU alone)'),
     ENSEMBLE,
-    opt('--resume', action='store_true', help='leave out what is already there'))
+    opt('--resume', action='store_true', help='leave out what is already there, under its name and in its size'))
 def upscale_files(args)->int:
     "enlarge photographs and films"
     bad = []
     jobs = plan(args.inputs, args.out, bad)
-    if args.resume:
-        meant,jobs = len(jobs),[(f,to) for f,to in jobs if not to.exists()]
-        if meant and not jobs: line(f'all is there already: {meant} of {meant}')
     if not jobs: return int(bool(bad))
-    up,files = upscaler(args),[f for f,_ in jobs]
+    up = upscaler(args)
+    if args.resume:
+        meant,jobs = len(jobs),[(f,to) for f,to in jobs if not done(up, f, to)]
+        if not jobs: line(f'all is there already: {meant} of {meant}')
+    files = [f for f,_ in jobs]
     if slow := too_small(up, files): say(slow)
     bar = meter(lambda: tiles_in(up, files))
     with warned():                                                # of what a format cannot hold
@@ -323,7 +329,7 @@ def make_sheet(args)->int:
     if out.suffix.lower() not in ('.png','.jpg','.jpeg'): raise Usage(f'-o {out}: a sheet is a .png or .jpg file')
     from sisr.figures import save_figure, sheet
     from sisr.images import to_tensor
-    out.absolute().parent.mkdir(parents=True, exist_ok=True)
+    writable(out, '-o')
     up,bad = upscaler(args),[]
     with attempt(bad, args.image):
         hr = centre(to_tensor(args.image), args.size, up.scale)

@@ -42,12 +42,12 @@ def set_rng_state(state:dict # of `rng_state`; those of GPUs count only where th
 def deterministic(on:bool=True # off: the block runs as it would anyway
                  ):
     "Inside, operations repeat bit for bit; one that cannot raises RuntimeError and is named. For CUDA, enter before its first use"
-    was = torch.are_deterministic_algorithms_enabled(),torch.backends.cudnn.deterministic,torch.backends.cudnn.benchmark
+    was = torch.are_deterministic_algorithms_enabled(),torch.is_deterministic_algorithms_warn_only_enabled(),torch.backends.cudnn.deterministic,torch.backends.cudnn.benchmark
     if on: os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')     # cuBLAS reads it once
-    def switch(algorithms, fixed, benchmark):
-        torch.use_deterministic_algorithms(algorithms)
+    def switch(algorithms, warn_only, fixed, benchmark):
+        torch.use_deterministic_algorithms(algorithms, warn_only=warn_only)
         torch.backends.cudnn.deterministic,torch.backends.cudnn.benchmark = fixed,benchmark
-    if on: switch(True, True, False)
+    if on: switch(True, False, True, False)
     try: yield
     finally: switch(*was)
 

@@ -148,7 +148,7 @@ def read_history(history # a run folder, a history.jsonl, or a list of dicts
 
 # %% ../nbs/11_figures.ipynb #77e02579
 def smooth(y:np.ndarray, # values, one a line of the history
-           width:int     # how many of them to average
+           width:int     # how many of them to average, one more if it is even; all, if there are fewer
           )->np.ndarray: # same length
     "Running mean; shorter at the ends, never shifted"
     width = max(1, min(width, len(y)))
@@ -224,6 +224,7 @@ def film(frames,            # a folder of pictures, in the order of their names,
     from PIL import ImageDraw
     files = sorted(Path(frames).glob('*.png')) if isinstance(frames, (str,Path)) else [Path(f) for f in frames]
     if not files: raise SisrError(f'{frames}: no pictures to make a film of')
+    if captions and len(captions)!=len(files): raise SisrError(f'{len(captions)} captions for {len(files)} pictures')
     shots = []
     for f,text in zip(files, captions or [f'step {int(f.stem):,}' if f.stem.isdigit() else f.stem for f in files]):
         u = Image.open(f).convert('RGB')

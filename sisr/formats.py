@@ -16,7 +16,8 @@ from PIL import Image
 from .files import Deep, SisrError, SisrWarning, open_image, _decode, _eight, _info, _load, _most, _open, _raw, _readable, _upright
 
 # %% auto #0
-__all__ = ['ABLE', 'MODES', 'SIDE', 'MOVING', 'format_of', 'on_white', 'said', 'written', 'save_image', 'frame_count', 'frames']
+__all__ = ['ABLE', 'MODES', 'SIDE', 'MOVING', 'format_of', 'on_white', 'said', 'written', 'vetted', 'save_image', 'frame_count',
+           'frames']
 
 # %% ../nbs/00_formats.ipynb #3f8298f0
 ABLE = dict(PNG='alpha gray16 color16 frames', TIFF='alpha gray16 color16 pages', WEBP='alpha frames', AVIF='alpha frames',
@@ -87,11 +88,15 @@ def _write(imgs, f, fmt, quality):
     imgs[0].save(f, format=fmt, save_all=True, append_images=imgs[1:], duration=[round(i.info.get('duration', 0)) for i in imgs], **kw, **said(imgs[0].info, fmt))
 
 # %% ../nbs/00_formats.ipynb #e8c73604
+def _ways(path):
+    "Where a file goes, through a link to what it names; and the hidden name that it has until it is whole"
+    to = Path(os.path.realpath(path))
+    return to,to.with_name(f'.sisr-{secrets.token_hex(6)}.part')
+
 @contextmanager
 def written(path): # to be there as a whole, or not at all
     "An open file to write and to read; if the block fails, nothing is left of it. A process that is killed leaves a hidden `.part`"
-    to = Path(os.path.realpath(path))                          # of a link, the file that it names
-    part = to.with_name(f'.sisr-{secrets.token_hex(6)}.part')
+    to,part = _ways(path)
     try:
         with open(part, 'w+b') as f: yield f
         if to.exists(): shutil.copymode(to, part)
@@ -99,6 +104,17 @@ def written(path): # to be there as a whole, or not at all
     except OSError as e: raise SisrError(f'{path}: cannot be written ({e.strerror or e})') from None
     except (ValueError, SystemError, struct.error, OverflowError) as e: raise SisrError(f'{path}: cannot be written ({e})') from None
     finally: part.unlink(missing_ok=True)
+
+def vetted(path,      # of a picture that is not made yet
+           size:tuple # (width, height)
+          )->str:     # a key of `ABLE`
+    "Can it be written there? Better told before the work than after"
+    fmt,(_,part) = format_of(path),_ways(path)
+    if max(size)>SIDE.get(fmt, 2**31): raise SisrError(f'{path}: {fmt} holds {SIDE[fmt]} pixels a side, not {max(size)}: .png and .tif hold more')
+    try: part.touch()
+    except OSError as e: raise SisrError(f'{path}: cannot be written ({e.strerror or e})') from None
+    part.unlink()
+    return fmt
 
 # %% ../nbs/00_formats.ipynb #9f809bc8
 def save_image(img,              # Pillow image of mode 1, L, LA, P, RGB, RGBA, I;16 or `Deep`, as `Picture.to_pil` gives; or a list: frames

@@ -179,7 +179,7 @@ def checked(r:Recipe)->Recipe:
              ('patch', r.patch, r.patch%(whole := r.scale**(1+r.unpaired))==0, f'a multiple of {whole}'),
              ('flips', r.flips, r.flips in (1,2,8), '1, 2 or 8'),
              ('larger', r.larger, isinstance(r.larger, dict) and all(k in ('width','blocks','tail') and type(v) is int and v>=1 for k,v in r.larger.items()), 'width, blocks, tail as whole numbers'),
-             ('seed', r.seed, r.seed>=0, '0 or more'),
+             ('seed', r.seed, 0<=r.seed<2**32, 'from 0 to below 2**32'),
              ('ema', r.ema, 0<=r.ema<1, 'from 0 to below 1'),
              ('precision', r.precision, r.precision in ('auto','no','bf16','fp16'), 'auto, no, bf16 or fp16'),
              *(('rate', s.rate, 0<s.rate<1 or s.rate==0<s.rate_d, 'between 0 and 1') for s in r.stages),

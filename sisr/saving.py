@@ -60,11 +60,13 @@ def models()->dict: # name -> header (network, arch, info)
 def find_model(name # a shipped name, or a file
               )->Path:
     "The file of a network; a mistyped name is answered with the nearest ones"
+    if not isinstance(name, (str,Path)): raise SisrError(f'{name!r}: the name of a network or of its file is wanted')
     known,path = _shipped(),Path(name)
     if str(name) in known: return known[str(name)]
     if path.is_file(): return path
-    near = ' or '.join(difflib.get_close_matches(str(name), known, cutoff=.5) or known)
-    raise SisrError(f'no network or file is called {name}: ' + (f'did you mean {near}?' if near else 'none is shipped'))
+    if path.is_dir(): raise SisrError(f'{name} is a folder, and a network is a file')
+    close = difflib.get_close_matches(str(name), known, cutoff=.5)
+    raise SisrError(f'no network or file is called {name}: ' + (f'did you mean {" or ".join(close)}?' if close else f'shipped are {", ".join(known)}'))
 
 # %% ../nbs/06_saving.ipynb #b7a1d001
 _TENSORS = dict(SRResNet=4, RRDBNet=30, ESRGAN=30)                 # of a block, at least

@@ -46,6 +46,9 @@ class Parser(argparse.ArgumentParser):
         "All of `argv`, or a hint for the first option that is not known"
         args,rest = self.parse_known_args(argv)
         if rest: raise Usage(f'{self.prog} has no option {rest[0]}' + near(rest[0].split('=')[0], self._option_string_actions))
+        for a in self._actions:
+            v = getattr(args, a.dest, None)
+            if v=='' or isinstance(v, list) and '' in v: raise Usage(f'{a.option_strings[-1] if a.option_strings else a.metavar or a.dest} is empty: a variable of the shell that is not set?')
         return args
 
 # %% ../nbs/14a_shell.ipynb #e4a71d0d
@@ -97,7 +100,7 @@ def reason(e:Exception)->str:
     kinds = {c.__name__ for c in type(e).__mro__}                 # by name: torch may not have been imported
     if kinds & {'SisrError','Usage'}: return str(e)
     if kinds & {'OutOfMemoryError','MemoryError'} or "can't allocate memory" in str(e): return 'out of memory: try --tile 128, or less'
-    if isinstance(e, OSError) and e.filename: return f'{e.filename}: {e.strerror}'
+    if isinstance(e, OSError) and e.strerror: return f'{e.filename or "the output"}: {e.strerror}'
     return f'unexpected {type(e).__name__}: {e} (please report this, with what SISR_DEBUG=1 prints)'
 
 # %% ../nbs/14a_shell.ipynb #9622400a
@@ -171,6 +174,8 @@ def mannered():
     if threading.current_thread() is threading.main_thread():
         for name in ('SIGTERM','SIGHUP'):                          # not all systems have all
             if (s := getattr(signal, name, None)) and signal.getsignal(s)==signal.SIG_DFL: signal.signal(s, stop)
+    for name in ('stdout','stderr'):                              # closed by whoever started us
+        if getattr(sys, name) is None: setattr(sys, name, open(os.devnull, 'w'))
     for stream in (sys.stdout,sys.stderr):
         if hasattr(stream, 'reconfigure'): stream.reconfigure(errors='backslashreplace')
 

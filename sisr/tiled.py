@@ -5,6 +5,7 @@
 # %% ../nbs/14_tiled.ipynb #3747f3ad
 from __future__ import annotations
 from math import sqrt
+from pathlib import Path
 import torch
 from fastcore.basics import patch
 from torch import nn, Tensor
@@ -62,6 +63,8 @@ class Tiled:
                  half:bool=None,          # bfloat16 inside the network; None: on CUDA only
                  ensemble:bool=False      # `self_ensemble`, in all ways the network knows: more dB, smoother, two or eight times the work
                 ):
+        if not (isinstance(net, nn.Module) and hasattr(net, 'scale') and hasattr(net, 'arch')):
+            raise SisrError(f'{net if isinstance(net, (str,Path)) else type(net).__name__}: a network of `sisr.generators` is wanted; `Upscaler.from_pretrained` takes names and files')
         for name,v in dict(tile=tile, overlap=overlap).items():
             if not (v is None or isinstance(v, int) and v>=0): raise SisrError(f'{name}={v}: a whole number of pixels is wanted, 0 or more')
         self.device,self.given = pick_device(device),net                  # `given`: as it came, to be saved or given away
@@ -158,14 +161,13 @@ def square(self:Tiled,
           )->Tensor:                         # (N,C,(b-t)*s,(r-l)*s), on the device
     "SR of a part of an image, in halves where memory does not do"
     s,(v,rows),(u,cols) = self.scale,self.window(t,b,h),self.window(l,r,w)
-    try:
-        if (b-t)*(r-l)>self.most: raise MemoryError
-        sr = self.piece(look((..., rows, cols)))
-        return sr[..., (t-v)*s:(b-v)*s, (l-u)*s:(r-u)*s]
-    except Exception as e:
-        if not no_memory(e): raise
-        self.most = min(self.most, (b-t)*(r-l)//2)
-    if max(b-t, r-l)<=16: raise nothing_left()
+    short,long = sorted((b-t, r-l))
+    if short*long<=self.most:
+        try: return self.piece(look((..., rows, cols)))[..., (t-v)*s:(b-v)*s, (l-u)*s:(r-u)*s]
+        except Exception as e:
+            if not no_memory(e): raise
+            self.most = short*-(-long//2)                             # the larger half, if one is
+    if long<=16: raise nothing_left()
     if self.device.type=='cuda': torch.cuda.empty_cache()
     if r-l>=b-t: m = (l+r)//2; return torch.cat([self.square(look, t, b, l, m, h, w), self.square(look, t, b, m, r, h, w)], -1)
     m = (t+b)//2; return torch.cat([self.square(look, t, m, l, r, h, w), self.square(look, m, b, l, r, h, w)], -2)
@@ -178,8 +180,11 @@ def tensor(self:Tiled,
            progress=None          # wraps the list of parts, as `progress_bar` does
           )->Tensor:              # `sr`, on the device of `lr`
     "SR of a batch"
+    if not isinstance(lr, Tensor) or lr.ndim!=4 or lr.shape[1] not in (1,3) or not lr.is_floating_point():
+        what = f'{lr.dtype} {tuple(lr.shape)}' if isinstance(lr, Tensor) else type(lr).__name__
+        raise SisrError(f'a float tensor (N,C,h,w) in [-1,1] is wanted, C 1 or 3, not {what}; whatever else holds a picture, the upscaler takes in a call')
+    if lr.numel() and not lr.abs().max()<=2: raise SisrError(f'a tensor from {lr.min():g} to {lr.max():g}: [-1,1] is wanted')
     (n,c,h,w),s = lr.shape,self.scale
-    if c not in (1,3): raise SisrError(f'an image tensor has 1 or 3 channels, not {c}')
     if sr is None: sr = torch.empty(n, c, h*s, w*s, device=lr.device)
     for t,b,l,r in (progress or iter)(self.parts(h, w)):
         out = self.square(lr.__getitem__, t, b, l, r, h, w)

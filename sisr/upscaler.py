@@ -4,6 +4,7 @@
 
 # %% ../nbs/14_upscaler.ipynb #f12944ad
 from __future__ import annotations
+import warnings
 from dataclasses import replace
 from math import gcd
 from pathlib import Path
@@ -13,9 +14,9 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from PIL import Image
 from torch import Tensor
-from .images import (Deep, Picture, SisrError, behind, counts, describing, enlarged, format_of, from_levels, halved, levels, open_image, pull_push,
+from .images import (Deep, Picture, SisrError, SisrWarning, behind, counts, describing, enlarged, frame_count, from_levels, halved, levels, open_image, pull_push,
                          save_image)
-from .formats import said, written
+from .formats import said, vetted, written
 from .strips import strips
 from .resize import upscale
 from .hub import push_to_hub
@@ -53,7 +54,12 @@ class Source:
     "A picture to look at piece by piece"
     def __init__(self, img # path, Pillow image, array, tensor or `Picture`
                 ):
+        if isinstance(img, (str,Path)) and (many := frame_count(img))[0]>1:
+            warnings.warn(SisrWarning(f'{img}: the first of its {many[0]} {many[1]} is taken; `sisr upscale` takes all, and `sisr.images.frames` gives them'))
         if isinstance(img, (str,Path)) or hasattr(img, 'read'): img = open_image(img)
+        if isinstance(img, Image.Image):
+            try: img.load()                                            # Pillow opens a file without reading it
+            except Exception as e: raise SisrError(f'a picture that is damaged or cut short ({e})') from None
         self.img = img if isinstance(img, Image.Image) else Picture.of(img)
         self.levels,(self.w,self.h) = img.levels if isinstance(img, Deep) else None,self.img.size
         if not (self.w and self.h): raise SisrError('an image without pixels')
@@ -173,8 +179,9 @@ def to_file(self:Upscaler,
             progress=None   # wraps the list of parts
            )->tuple:        # (width, height)
     "A picture to a file; PNG and TIFF grow band by band, and are there as a whole or not at all"
-    src,fmt,s = Source(img),format_of(to),self.scale
+    src,s = Source(img),self.scale
     W,H = src.w*s,src.h*s
+    fmt = vetted(to, (W,H))
     if fmt not in ('PNG','TIFF'): save_image(self(img, progress), to); return W,H
     parts = self.parts(src.h, src.w, src.channels*src.bits//8)         # once: another time another tile may fit
     rows = s*gcd(parts[0][1], 16)                                      # all bands but the last are as high

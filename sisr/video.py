@@ -197,7 +197,7 @@ def new_video(out, s, clip:Clip, scale:int, suffix:str):
     return v
 
 # %% ../nbs/14b_video.ipynb #7c60452e
-def _advice(src:Path): return 'choose '+' or '.join(dict.fromkeys((src.suffix, '.mkv')))
+def _advice(src:Path, dst:Path): return 'choose '+' or '.join(dict.fromkeys(k for k in (src.suffix.lower(), '.mkv') if k!=dst.suffix.lower()))
 
 def copied(box, out, src:Path, dst:Path)->dict: # stream of the old file -> of the new
     "Streams that are copied: all sound, and the subtitles that the container can hold"
@@ -207,7 +207,7 @@ def copied(box, out, src:Path, dst:Path)->dict: # stream of the old file -> of t
         if name in out.supported_codecs or f'lib{name}' in out.supported_codecs:
             res[s] = out.add_stream_from_template(s)
             res[s].metadata.update(s.metadata)
-        elif s.type=='audio': raise SisrError(f'{src}: a {dst.suffix} file cannot hold its sound ({name}): {_advice(src)}')
+        elif s.type=='audio': raise SisrError(f'{src}: a {dst.suffix} file cannot hold its sound ({name}): {_advice(src, dst)}')
         else: warnings.warn(f'{src}: its subtitles ({name}) are left out: {dst.suffix} cannot hold them', SisrWarning)
     return res
 
@@ -218,11 +218,13 @@ def keep_chapters(box, out, src:Path, dst:Path):
     elif found: out.set_chapters(found)
 
 # %% ../nbs/14b_video.ipynb #24e0d4c6
-def frames_of(packets, v, clip, up, progress):
+def frames_of(packets, v, clip, up, progress, src):
     "Enlarged frames of the packets of a film, in order, with their time stamps"
-    last,unit = None,v.codec_context.time_base
+    last,unit,told = None,v.codec_context.time_base,False
     for packet in packets:
         for f in packet.decode():
+            if not told and {f.width,f.height}!={clip.width,clip.height}:
+                told = True; warnings.warn(f'{src}: its pictures change their size on the way; all become as large as the first, {clip.width*up.scale} x {clip.height*up.scale}', SisrWarning)
             new = write_frame(up.tensor(read_frame(f, clip), progress=progress), clip)
             at = None if f.pts is None else round(f.pts*f.time_base/unit)
             new.pts = at if at is not None and (last is None or at>last) else 0 if last is None else last+1
@@ -257,10 +259,14 @@ def upscale_video(up,            # an `Upscaler`
                 if p.stream is s or p.stream.index==s.index: yield p
                 elif p.dts is not None: old = next(o for o in others if o.index==p.stream.index); p.stream = others[old]; out.mux(p)
         try: out.start_encoding()                                     # the header: some containers refuse only now
-        except av.error.FFmpegError: raise SisrError(f'{src}: a {dst.suffix} file cannot hold its streams: {_advice(src)}') from None
+        except av.error.FFmpegError as e:
+            if isinstance(e, OSError): raise                          # of the place, not of the film
+            raise SisrError(f'{src}: a {dst.suffix} file cannot hold its streams: {_advice(src, dst)}') from None
         try:
-            for frame in frames_of(pass_on(), v, clip, up, progress): out.mux(v.encode(frame))
-        except av.error.FFmpegError as e: raise SisrError(f'{src}: damaged or cut short, or cannot be written ({e.strerror or e})') from None
+            for frame in frames_of(pass_on(), v, clip, up, progress, src): out.mux(v.encode(frame))
+        except av.error.FFmpegError as e:
+            if isinstance(e, OSError): raise
+            raise SisrError(f'{src}: damaged or cut short, or cannot be written ({e.strerror or e})') from None
         out.mux(v.encode(None))
         told,alone = told_length(box, s)
         tell_cut(src, told, ends[s.index] if alone else max(ends.values()), s.average_rate or 25)

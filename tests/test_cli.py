@@ -122,11 +122,15 @@ def test_results_inside_the_input_folder_are_no_inputs(sisr, net, photos):
     assert set(sizes(photos/'out')) == {'a.png', 'b.png', 'sub/a.png'}
 
 def test_resume_leaves_out_what_is_there(sisr, net, photos, tmp_path):
-    (tmp_path/'out').mkdir()
-    (tmp_path/'out/a.png').write_bytes(b'mine')
+    "Under its name and in its size: what another network left, or a damaged file, is made anew"
+    assert sisr('upscale', photos, '-o', tmp_path/'out', '--model', net)[0] == 0
+    want = sizes(tmp_path/'out')
+    mine = Image.new('RGB', Image.open(tmp_path/'out/a.png').size, 'red'); mine.save(tmp_path/'out/a.png')
+    before = (tmp_path/'out/a.png').read_bytes()
+    (tmp_path/'out/b.png').write_bytes(b'damaged'); Image.new('L', (9, 9)).save(tmp_path/'out/sub/a.png')
     status, out, err = sisr('upscale', photos, '-o', tmp_path/'out', '--model', net, '--resume')
-    assert status == 0 and len(out.splitlines()) == 2
-    assert (tmp_path/'out/a.png').read_bytes() == b'mine'
+    assert status == 0 and len(out.splitlines()) == 2 and sizes(tmp_path/'out') == want
+    assert (tmp_path/'out/a.png').read_bytes() == before
     assert sisr('upscale', photos, '-o', tmp_path/'out', '--resume', '--model', net)[:2] == (0, 'all is there already: 3 of 3\n')
 
 def test_tiles_and_consistency_are_options(sisr, net, tmp_path):
@@ -260,7 +264,7 @@ def test_bench_takes_every_set_there_is(tmp_path):
 
 @pytest.mark.parametrize('argv,words', [
     (['--data', 'gone'], 'no such folder'), (['--data', ''], 'no such folder'), (['--no-speed'], 'leaves nothing'),
-    (['--no-speed', '--data', '.', '--json', ''], 'give a file'), (['--no-speed', '--data', '.', '--json', '.'], 'give a file')])
+    (['--no-speed', '--data', '.', '--json', ''], '--json is empty'), (['--no-speed', '--data', '.', '--json', '.'], 'give a file')])
 def test_bench_used_wrongly(sisr, argv, words):
     status, _, err = sisr('bench', *argv)
     assert status == 2 and words in err and len(err.splitlines()) == 1
