@@ -11,10 +11,11 @@ from .shell import (COMMANDS, Usage, answer, as_usage, attempt, command, is_film
                         table, targets, warned, whole, whole_number)
 
 # %% auto #0
-__all__ = ['fraction', 'minutes', 'MODEL', 'SCALE', 'STYLE', 'DEVICE', 'ENSEMBLE', 'main', 'collect', 'plan', 'paged', 'upscaler',
-           'number', 'film', 'size', 'tiles_in', 'many', 'pixels_read', 'too_small', 'enlarge', 'done', 'upscale_files',
-           'training', 'train_recipe', 'subject', 'protocol_of', 'scores', 'writable', 'evaluate_model', 'centre',
-           'views', 'make_sheet', 'list_models', 'list_recipes', 'export_model', 'run_bench']
+__all__ = ['fraction', 'minutes', 'MODEL', 'SCALE', 'STYLE', 'DEVICE', 'ENSEMBLE', 'main', 'left_out', 'collect', 'plan', 'paged',
+           'upscaler', 'number', 'film', 'size', 'tiles_in', 'many', 'pixels_read', 'too_small', 'enlarge', 'done',
+           'upscale_files', 'training', 'train_recipe', 'subject', 'protocol_of', 'scores', 'writable',
+           'evaluate_model', 'centre', 'views', 'make_sheet', 'list_models', 'list_recipes', 'export_model',
+           'run_bench']
 
 # %% ../nbs/15_cli.ipynb #7af719f9
 def main(argv:list=None # what was typed after `sisr`; None: from the command line
@@ -24,6 +25,12 @@ def main(argv:list=None # what was typed after `sisr`; None: from the command li
     return answer(sys.argv[1:] if argv is None else list(map(str, argv)))
 
 # %% ../nbs/15_cli.ipynb #f79bd047
+def left_out(folder, out:Path):
+    "Films are enlarged by name: of those that only lie in a folder one line tells, unless they are results"
+    if not Path(folder).is_dir(): return
+    films = [f for f in Path(folder).rglob('*') if is_film(f) and not any(p.startswith('.') for p in f.relative_to(folder).parts) and out not in f.resolve().parents]
+    if films: say(f'{folder}: {len(films)} film{"s are" if len(films)>1 else " is"} left out, {named(min(films))}{" and so on" if films[1:] else ""}: films are enlarged by name')
+
 def collect(inputs:list,    # files and folders, as typed
             out:Path,       # results of an earlier run in here are not inputs
             bad:list        # what cannot be used is told and added
@@ -34,6 +41,7 @@ def collect(inputs:list,    # files and folders, as typed
     for i in inputs:
         with attempt(bad, i):
             root = Path(i).resolve()
+            left_out(i, out)
             for f in image_files(i):
                 full = f.resolve()
                 if root in out.parents and out in full.parents: continue

@@ -34,11 +34,15 @@ class Upscaler(Tiled):
                         name,             # one of `sisr.models()`, a file, or 'owner/name' on the Hub; with a style also two of them
                         device=None,      # 'auto' (or None), 'cuda', 'mps', 'cpu'
                         style:float=None, # from 0, NAME, to 1, NAME-gan; None: the one that is named
-                        **kw):            # the rest as in `Tiled`
+                        **kw              # the rest as in `Tiled`
+                       )->Upscaler:
         "The network of that name or in that file, or one between it and its sister"
         return cls(load_network(name, style), device, **kw)
 
-    def push_to_hub(self, repo:str, **kw)->str:
+    def push_to_hub(self,
+                    repo:str,  # 'owner/name'
+                    **kw       # as `sisr.hub.push_to_hub` takes them
+                   )->str:     # the address of its page
         "Give the network away, with its card: `sisr.hub.push_to_hub`"
         return push_to_hub(self.given, repo, **kw)
 

@@ -1,10 +1,15 @@
 "What tests share: CUDA tests skip without it; the real data is used where SISR_DATA names its folder; a copy of the checkout to work in."
-import importlib.util, os, shutil
+import importlib.util, os, random, shutil
 from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 CPU = {**os.environ,'CUDA_VISIBLE_DEVICES':''}                      # where a GPU is hidden: bits repeat without being asked to; test_gpu.py asks a GPU
+
+def chance():
+    "Random moments, other ones each time; a test that fails prints what they came from"
+    seed = int.from_bytes(os.urandom(4), 'big'); print(f'random.Random({seed})')
+    return random.Random(seed)
 
 def pytest_collection_modifyitems(items):
     wanted = [i for i in items if i.get_closest_marker('gpu')]

@@ -1,10 +1,10 @@
 "A run with an adversary: killed anywhere it ends as if undisturbed; what goes wrong is one line, and costs nothing that was saved"
-import json, os, random, shutil, signal, subprocess, sys, time
+import json, os, shutil, signal, subprocess, sys, time
 import pytest, torch
 from dataclasses import asdict, replace
 from PIL import Image
 from safetensors.torch import load_file
-from conftest import CPU
+from conftest import CPU, chance
 from sisr.adversary import Adversary
 from sisr.cli import main
 from sisr.degradations import Bicubic
@@ -66,7 +66,7 @@ def same_run(a, b):
 
 def test_kill_9_in_each_stage_then_resume_is_bit_equal(small, whole, tmp_path):
     "At a random moment of pixels, of D alone, of both"
-    out,rng,more = tmp_path/'run',random.Random(),[]
+    out,rng,more = tmp_path/'run',chance(),[]
     for first,last in ((2,13),(15,16),(19,22)):                     # the kill comes up to half a second after such a step
         p,at = begin(small, out, *more),rng.randint(first,last)
         for line in p.stderr:

@@ -121,6 +121,12 @@ def test_results_inside_the_input_folder_are_no_inputs(sisr, net, photos):
     for _ in range(2): assert sisr('upscale', photos, '-o', photos/'out', '--model', net)[0] == 0
     assert set(sizes(photos/'out')) == {'a.png', 'b.png', 'sub/a.png'}
 
+def test_films_in_a_folder_are_left_out_and_told(sisr, net, photos, tmp_path):
+    for f in (photos/'clip.mp4', photos/'sub/x.MOV', photos/'.hidden.mp4'): f.write_bytes(b'a film')
+    status, out, err = sisr('upscale', photos, '-o', tmp_path/'out', '--model', net)
+    assert status == 0 and len(out.splitlines()) == 3
+    assert err == f'sisr: {photos}: 2 films are left out, {photos}/clip.mp4 and so on: films are enlarged by name\n'
+
 def test_resume_leaves_out_what_is_there(sisr, net, photos, tmp_path):
     "Under its name and in its size: what another network left, or a damaged file, is made anew"
     assert sisr('upscale', photos, '-o', tmp_path/'out', '--model', net)[0] == 0
@@ -263,7 +269,7 @@ def test_bench_takes_every_set_there_is(tmp_path):
     assert list(places(tmp_path/'benchmarks/Set5')['standard']) == ['Set5']
 
 @pytest.mark.parametrize('argv,words', [
-    (['--data', 'gone'], 'no such folder'), (['--data', ''], 'no such folder'), (['--no-speed'], 'leaves nothing'),
+    (['--data', 'gone'], 'no such folder'), (['--data', ''], '--data is empty'), (['--no-speed'], 'leaves nothing'),
     (['--no-speed', '--data', '.', '--json', ''], '--json is empty'), (['--no-speed', '--data', '.', '--json', '.'], 'give a file')])
 def test_bench_used_wrongly(sisr, argv, words):
     status, _, err = sisr('bench', *argv)

@@ -5,12 +5,20 @@ from hypothesis import given, settings, strategies as st
 from safetensors.torch import save_file
 from sisr.generators import ARCHITECTURES, RRDBNet, SRResNet, generator
 from sisr.folding import fuse, plain_state, ready
+from sisr.growth import freeze, grow
 from sisr.saving import find_model, load_model, models, read_header, save_model
 from sisr.images import SisrError
 from sisr.stages import EMA
 from sisr.upscaler import Upscaler
 
 def net(**kw): torch.manual_seed(0); return SRResNet(**{**dict(scale=2, width=8, blocks=2), **kw})
+
+def test_stages_begin_as_nearest_neighbour():
+    "ICNR: at its start each stage gives the four pixels that one becomes the same value"
+    for s in (2,4):
+        for stage in net(scale=s, faithful=False).stages:
+            y = stage(torch.randn(2, stage[0].in_channels, 5, 6))
+            assert y.std()>0 and torch.equal(y, y[..., ::2,::2].repeat_interleave(2,-1).repeat_interleave(2,-2))
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1,20), st.integers(1,20), st.sampled_from([2,4,8]), st.booleans(), st.booleans(), st.sampled_from([1,3]))
@@ -27,6 +35,9 @@ def test_fuse_leaves_the_network_alone():
     g = net(sn=True).train(); before = {k:v.clone() for k,v in g.state_dict().items()}
     fuse(g)
     assert g.training and all(torch.equal(v,before[k]) for k,v in g.state_dict().items())
+    grown = freeze(grow(net(sn=True, faithful=False))); modes = [m.training for m in grown.modules()]
+    fuse(grown)
+    assert len(set(modes))==2 and modes==[m.training for m in grown.modules()]      # what learns still does
 
 def test_round_trip(tmp_path):
     g = net(faithful=False, scale=4, heads=(2,4)); f = save_model(g, tmp_path/'ünï.safetensors', licence='x')

@@ -1,8 +1,8 @@
 "A run that is killed, interrupted, or shared by processes ends where an undisturbed one does"
-import json, random, shutil, signal, subprocess, sys, time
+import json, shutil, signal, subprocess, sys, time
 import psutil, pytest, torch
 from safetensors.torch import load_file
-from conftest import CPU
+from conftest import CPU, chance
 from sisr.images import samples
 from sisr.runs import load_checkpoint
 
@@ -27,7 +27,7 @@ def same(a, b):
 
 def test_kill_9_then_resume_is_bit_equal(whole, tmp_path):
     "Killed at two random moments, with no chance to say goodbye"
-    out,rng = tmp_path/'run',random.Random()
+    out,rng = tmp_path/'run',chance()
     for i in range(2):
         p = subprocess.Popen(command(out, *(['--resume'] if i else [])), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=CPU)
         for line in p.stderr:                                     # wait until it works, then for a random while
