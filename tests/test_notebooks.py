@@ -49,6 +49,11 @@ def test_charts_are_stored_in_few_colours(runner):
 
 def source(cell): return ''.join(cell['source'])
 
+def test_notebooks_name_each_other_rightly():
+    "Where no site is made, in Jupyter and on GitHub, a link is the name of a file"
+    links = [(p, link) for p in NOTEBOOKS for c in json.loads(p.read_text())['cells'] for link in re.findall(r'\]\(([\w./-]+\.ipynb)', source(c))]
+    assert len(links) > 200 and not [f'{p.name}: {link}' for p, link in links if not (p.parent/link).is_file()]
+
 @pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.stem)
 def test_furnished(path):
     "Title and promise; results kept, none of them an error or a warning; imports in cells of their own; nothing of this machine"
