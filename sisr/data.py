@@ -4,7 +4,7 @@
 
 # %% ../nbs/04_data.ipynb #c7440495
 from __future__ import annotations
-import gzip, hashlib, queue, re, threading, time, warnings, zipfile, zlib
+import queue, threading, time, warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import numpy as np
@@ -12,13 +12,12 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor
-from .images import IMAGE_SUFFIXES, Picture, SisrError, SisrWarning, image_files, to_tensor, to_uint8
+from .images import Picture, SisrError, SisrWarning, image_files, to_tensor, to_uint8
 from .resize import crop_to_multiple
 from .metrics import Protocol
 
 # %% auto #0
-__all__ = ['LAYOUTS', 'ImageSet', 'Patches', 'dihedral', 'Feed', 'locate', 'mnist_files', 'mnist', 'celeba_list', 'identities',
-           'split_by_identity', 'named', 'named_in']
+__all__ = ['ImageSet', 'Patches', 'dihedral', 'Feed']
 
 # %% ../nbs/04_data.ipynb #2da83ae2
 class ImageSet:
@@ -235,113 +234,3 @@ def _work(self:Feed, k, step):
             except queue.Full: pass
         if isinstance(u,Exception): return
         k += step
-
-# %% ../nbs/04_data.ipynb #d145fe24
-LAYOUTS = dict(celeba    = ('img_align_celeba/img_align_celeba','img_align_celeba','Img/img_align_celeba','celeba'),
-               flickr8k  = ('Flicker8k_Dataset','Flickr8k_Dataset','Images','images'),
-               flickr30k = ('flickr30k_images/flickr30k_images','flickr30k_images','flickr30k-images','Images','images'),
-               ffhq      = ('thumbnails128x128','images1024x1024','images256x256','ffhq'),
-               mnist     = ('MNIST/raw','raw',''))
-
-def locate(name:str, # a key of LAYOUTS
-           root      # the dataset's folder, or the one it lies in
-          )->Path:   # the folder with the images
-    "Find a dataset in the folder layouts people have on disk"
-    if name not in LAYOUTS: raise SisrError(f'no dataset is called {name!r}; there are {", ".join(LAYOUTS)}')
-    root = Path(root)
-    if not root.is_dir(): raise SisrError(f'{root}: no such folder')
-    tops = [root] + [d for d in sorted(root.iterdir()) if d.is_dir() and d.name.lower().replace('-','').replace('_','')==name]
-    for top in tops:
-        for sub in LAYOUTS[name]:
-            if (top/sub).is_dir() and (name!='mnist' or mnist_files(top/sub)): return top/sub
-    if name!='mnist' and any(f.suffix.lower() in IMAGE_SUFFIXES for f in root.iterdir()): return root
-    raise SisrError(f'{root}: no {name} here (looked for {", ".join(l or "the files themselves" for l in LAYOUTS[name])})')
-
-# %% ../nbs/04_data.ipynb #d300095f
-def mnist_files(folder)->list[Path]:
-    "Files that hold digits: idx, plain or .gz, or .npz"
-    inside = [f for pattern in ('*','*-idx3-ubyte/*') for f in Path(folder).glob(pattern)]      # some unpack each file into a folder of its name
-    return sorted(f for f in inside if f.is_file() and (re.search('images[-.]idx3', f.name) or ('mnist' in f.name and f.suffix=='.npz')))
-
-def _idx(path):
-    "(N,28,28) of an idx file: four big-endian numbers, of which the first says so, then bytes"
-    raw = gzip.open(path).read() if path.suffix=='.gz' else path.read_bytes()
-    kind,*shape = np.frombuffer(raw, '>u4', 4)
-    if kind!=2051: raise ValueError(f'it begins with {kind}, not with 2051')
-    return np.frombuffer(raw, np.uint8, offset=16).reshape(*shape)
-
-def _npz(path, words):
-    "The stack of images whose name has one of `words`, or None"
-    z = np.load(path)
-    return next((z[k] for k in z.files if z[k].ndim==3 and any(w in k for w in words)), None)
-
-def mnist(root,               # the folder of its files
-          split:str='train'   # or 'val'
-         )->np.ndarray:       # (N,28,28) uint8
-    "The digits, from any of their usual files"
-    if split not in ('train','val'): raise SisrError(f'split {split!r}: train or val is wanted')
-    head,words = ('train',('train',)) if split=='train' else ('t10k',('test','val'))
-    for f in mnist_files(root):
-        try: digits = _npz(f, words) if f.suffix=='.npz' else _idx(f) if f.name.startswith(head) else None
-        except (ValueError, EOFError, OSError, zlib.error, zipfile.BadZipFile) as e: raise SisrError(f'{f}: damaged, or no file of digits ({e})') from None
-        if digits is not None: return digits
-    raise SisrError(f'{root}: no MNIST images for {split} here')
-
-# %% ../nbs/04_data.ipynb #b3994161
-def celeba_list(folder,   # of the images; lists lie there, or up to two folders above, or in Anno/ or Eval/ there
-                stem:str  # 'identity_CelebA' or 'list_eval_partition'
-               )->dict:   # file name -> what the list says; empty without a list
-    "A list of CelebA, .txt or .csv"
-    folder = Path(folder).absolute()
-    for top in (folder, folder.parent, folder.parent.parent):
-        for f in (top/sub/f'{stem}.{kind}' for sub in ('','Anno','Eval') for kind in ('txt','csv')):
-            if f.is_file(): return dict(l.replace(',',' ').split()[:2] for l in f.read_text().splitlines() if '.jpg' in l)
-    return {}
-
-# %% ../nbs/04_data.ipynb #9dd06fdd
-def identities(files # paths of faces
-              )->dict: # path -> name of the person, or None
-    "Who is on each picture: by CelebA's list beside any of them, whatever their kind, else by the number before _; None where neither tells"
-    lists = [celeba_list(d, 'identity_CelebA') for d in dict.fromkeys(Path(f).parent for f in files)]
-    people = {Path(name).stem:who for l in lists for name,who in l.items()}
-    def who(stem): return people.get(stem) or (re.match(r'(\d+)_', stem) or [0,None])[1]
-    return {f: who(Path(f).stem) for f in files}
-
-def split_by_identity(files,            # paths
-                      val:float=.1,     # share of people, not of images
-                      identity=None     # path -> name of the person; None: `identities`
-                     )->tuple:          # (train, val), two lists of paths
-    "Part faces so that nobody is in both halves; who goes where depends on the person's name alone, or on the file's, where it tells nothing of people"
-    identity = identity or identities(files).get
-    draw = lambda f: int(hashlib.sha256(str(identity(f) or Path(f).stem).encode()).hexdigest()[:8], 16)/16**8
-    return [f for f in files if draw(f)>=val],[f for f in files if draw(f)<val]
-
-# %% ../nbs/04_data.ipynb #4c560cee
-def _part(name, folder, files, split):
-    "The files of one half, by CelebA's official list, else by person"
-    if split=='all': return files
-    official = celeba_list(folder, 'list_eval_partition') if name=='celeba' else {}
-    if official: return [f for f in files if official.get(f.name)==dict(train='0',val='1')[split]]   # '2' is the official test set
-    return split_by_identity(files)[split!='train']
-
-def named(name:str,           # 'celeba', 'flickr8k', 'flickr30k', 'ffhq', 'mnist'
-          root,               # the dataset's folder, or the one it lies in
-          split:str='train',  # 'train', 'val', or 'all'
-          **kw                # for `ImageSet`
-         )->ImageSet:
-    "A dataset of the report by name; CelebA is cut by `faces128`"
-    if split not in ('train','val','all'): raise SisrError(f'split {split!r}: train, val or all is wanted')
-    folder = locate(name, root)
-    if name!='mnist':
-        if name=='celeba': kw = {'protocol':Protocol.named('faces128'), **kw}
-        return ImageSet(_part(name, folder, image_files(folder), split), **kw)
-    digits = [d for s in ('train','val') if split in (s,'all') for d in mnist(folder,s)]
-    return ImageSet([torch.from_numpy(d.copy())[None] for d in digits], gray=True, **kw)
-
-def named_in(text,            # 'celeba:FOLDER', a plain folder, or whatever else
-            )->tuple|None:    # ('celeba', 'FOLDER'), or None
-    "Does a text name a dataset and its folder?"
-    name,colon,root = str(text).partition(':') if isinstance(text,(str,Path)) else ('','','')
-    if colon and name.isidentifier() and len(name)>1 and name not in LAYOUTS and not Path(text).exists():
-        raise SisrError(f'no dataset is called {name!r}; there are {", ".join(LAYOUTS)}')
-    return (name,Path(root).expanduser()) if colon and name in LAYOUTS else None

@@ -14,91 +14,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from fastcore.basics import patch
-from .images import Picture,SisrError,to_tensor,to_uint8,from_uint8,quantize,luma,image_files
+from .images import Picture,SisrError,to_tensor,to_uint8,from_uint8,quantize,image_files
 from .resize import downscale,upscale,crop_to_multiple
+from .fidelity import levels,psnr,psnr_y,ssim,ssim_y,lr_psnr
 from .perceptual import NETWORKS,ALEXNET,ShiftTolerant,weights_of,perceptual_networks,lpips
 
 # %% auto #0
-__all__ = ['PROTOCOLS', 'levels', 'psnr', 'psnr_y', 'ssim', 'ssim_y', 'lr_psnr', 'Protocol', 'Pairs', 'batches', 'measure',
-           'evaluate', 'NETWORKS', 'ALEXNET', 'ShiftTolerant', 'weights_of', 'perceptual_networks', 'lpips']
+__all__ = ['PROTOCOLS', 'Protocol', 'Pairs', 'batches', 'measure', 'evaluate', 'levels', 'psnr', 'psnr_y', 'ssim', 'ssim_y',
+           'lr_psnr', 'NETWORKS', 'ALEXNET', 'ShiftTolerant', 'weights_of', 'perceptual_networks', 'lpips']
 
 # %% ../nbs/02_metrics.ipynb #e67b5ae4
-_all_ = ['NETWORKS','ALEXNET','ShiftTolerant','weights_of','perceptual_networks','lpips'] # all that measures, from one place
-
-# %% ../nbs/02_metrics.ipynb #5c8990da
-def levels(x:Tensor,        # (N,C,H,W) in [-1,1]
-           border:int=0,    # pixels shaved off each side
-           y:bool=True      # luma, else all channels
-          )->Tensor:        # (N,1,h,w) luma 16..235, or (N,C,h,w) 0..255
-    "What is compared: the image as it would be saved, in 8-bit levels"
-    h,w = x.shape[-2:]
-    x = quantize(x)[...,border:h-border,border:w-border]
-    return luma(x) if y else (x+1)*127.5
-
-# %% ../nbs/02_metrics.ipynb #6de914fb
-def _comparable(sr, hr, border, least):
-    "What cannot be compared is told in one line"
-    if sr.ndim!=4 or sr.shape!=hr.shape: raise SisrError(f'two batches (N,C,H,W) of one shape are compared, not {tuple(sr.shape)} and {tuple(hr.shape)}')
-    if border<0 or min(sr.shape[-2:])-2*border<least: raise SisrError(f'{sr.shape[-1]}x{sr.shape[-2]} px without {border} on each side: {least} or more must remain')
-    if not (sr.isfinite().all() and hr.isfinite().all()): raise SisrError('an image holds values that are not finite')
-
-def psnr(sr:Tensor,         # (N,C,H,W) in [-1,1]
-         hr:Tensor,         # the same shape
-         border:int=0,      # pixels shaved off each side
-         y:bool=True        # on luma, else on all channels
-        )->Tensor:          # (N,) dB, at most 99
-    "Peak signal-to-noise ratio of the 8-bit images: $10\\,\\log_{10}(255^2/\\mathrm{MSE})$"
-    _comparable(sr, hr, border, 1)
-    mse = (levels(sr,border,y) - levels(hr,border,y)).square().flatten(1).mean(1)
-    return (10*torch.log10(255**2/mse)).clamp(max=99)
-
-# %% ../nbs/02_metrics.ipynb #56e8f85a
-def psnr_y(sr:Tensor,hr:Tensor, # (N,C,H,W) in [-1,1]
-           border:int=0         # pixels shaved off each side
-          )->Tensor:            # (N,) dB, at most 99
-    "`psnr` on luma: the number of the papers"
-    return psnr(sr, hr, border)
-
-# %% ../nbs/02_metrics.ipynb #603981b3
-def _window(x:Tensor        # (N,C,H,W)
-           )->Tensor:       # (N,C,H-10,W-10), windows that lie inside
-    "Means under the Gaussian: along rows, then along columns"
-    g = torch.exp(-torch.arange(-5,6)**2/(2*1.5**2))
-    for d in (-1,-2):
-        n,x_ = x.shape[d]-10,x
-        x = torch.zeros_like(x_.narrow(d,0,n))
-        for i,k in enumerate((g/g.sum()).tolist()): x.add_(x_.narrow(d,i,n), alpha=k)
-    return x
-
-# %% ../nbs/02_metrics.ipynb #ee1b83fa
-def ssim(sr:Tensor,         # (N,C,H,W) in [-1,1]
-         hr:Tensor,         # the same shape
-         border:int=0,      # pixels shaved off each side; 11 must remain
-         y:bool=True        # on luma, else the mean over channels
-        )->Tensor:          # (N,) at most 1
-    "Structural similarity of the 8-bit images, over windows that lie inside"
-    _comparable(sr, hr, border, 11)
-    a,b = levels(sr,border,y),levels(hr,border,y)
-    ma,mb,aa,bb,ab = _window(torch.cat([a,b,a*a,b*b,a*b])).chunk(5)
-    c1,c2 = (.01*255)**2,(.03*255)**2
-    m = (2*ma*mb+c1)*(2*(ab-ma*mb)+c2) / ((ma*ma+mb*mb+c1)*(aa-ma*ma+bb-mb*mb+c2))
-    return m.flatten(1).mean(1)
-
-# %% ../nbs/02_metrics.ipynb #08020abf
-def ssim_y(sr:Tensor,hr:Tensor, # (N,C,H,W) in [-1,1]
-           border:int=0         # pixels shaved off each side
-          )->Tensor:            # (N,) at most 1
-    "`ssim` on luma: the number of the papers"
-    return ssim(sr, hr, border)
-
-# %% ../nbs/02_metrics.ipynb #ce95fb5e
-def lr_psnr(sr:Tensor,      # (N,C,H,W) in [-1,1]
-            lr:Tensor       # (N,C,h,w), H = h*scale
-           )->Tensor:       # (N,) dB over all channels, at most 99; 45 counts as consistent
-    "PSNR of A(SR) against LR, both as saved"
-    y = downscale(quantize(sr), sr.shape[-1]//lr.shape[-1])
-    mse = (y - quantize(lr)).square().flatten(1).mean(1)
-    return (10*torch.log10(4/mse)).clamp(max=99)
+_all_ = ['levels','psnr','psnr_y','ssim','ssim_y','lr_psnr','NETWORKS','ALEXNET','ShiftTolerant','weights_of','perceptual_networks','lpips'] # all that measures, from one place
 
 # %% ../nbs/02_metrics.ipynb #b9b5a80e
 @dataclass(frozen=True)

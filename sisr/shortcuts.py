@@ -13,7 +13,8 @@ from torch.nn.utils import parametrize
 from .images import from_uint8, image_files
 from .resize import downscale, pinv
 from .metrics import Protocol
-from .data import ImageSet, Patches, identities, split_by_identity
+from .data import ImageSet, Patches
+from .datasets import identities, split_by_identity
 from .determinism import seed_everything
 from .runs import accelerator
 from .adversary import Adversary

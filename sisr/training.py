@@ -13,7 +13,8 @@ from .resize import middle
 from .metrics import Protocol, Pairs
 from .degradations import Bicubic
 from .realistic import degradation
-from .data import ImageSet, Patches, named, named_in, identities
+from .data import ImageSet, Patches
+from .datasets import identities, named, named_in
 from .generators import SRResNet, generator
 from .growth import larger
 from .folding import normed

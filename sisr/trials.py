@@ -11,7 +11,8 @@ from .images import SisrError, from_uint8, image_files, to_pil
 from .resize import crop_to_multiple
 from .metrics import Protocol, Pairs, evaluate
 from .degradations import Bicubic
-from .data import ImageSet, split_by_identity
+from .data import ImageSet
+from .datasets import split_by_identity
 from .unpaired import apart
 from .determinism import seed_everything
 from .recipes import FACES, Recipe, recipe

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from .images import SisrError, SisrWarning, from_uint8, luma
-from .data import ImageSet, Patches, identities
+from .data import ImageSet, Patches
+from .datasets import identities
 
 # %% auto #0
 __all__ = ['SHARES', 'OFF', 'windows', 'look', 'Gallery', 'twins', 'Unpaired', 'apart']
@@ -131,7 +132,7 @@ def _strangers(some, others):
     a,b = ({who[f]:f for f in files} for files in (some,others))
     if same := sorted(a.keys() & b.keys() - {None}):
         raise SisrError(f'{len(same)} {"people are" if len(same)>1 else "person is"} in both sets, {a[same[0]]} and {b[same[0]]} are {same[0]}: '
-                        'leave their pictures out of one (in Python: `sisr.data.split_by_identity`); if these numbers are not people, rename the files of one set')
+                        'leave their pictures out of one (in Python: `sisr.datasets.split_by_identity`); if these numbers are not people, rename the files of one set')
     if None in a or None in b: warnings.warn('the names of the files do not tell who is on them: that nobody is in both sets is for you to know', SisrWarning)
 
 def _said(both, some, others):

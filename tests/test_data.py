@@ -3,7 +3,8 @@ import time, warnings
 import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
 from PIL import Image
-from sisr.data import Feed, ImageSet, Patches, named, split_by_identity
+from sisr.data import Feed, ImageSet, Patches
+from sisr.datasets import named, split_by_identity
 from sisr.images import SisrError, SisrWarning, samples
 from sisr.metrics import Protocol
 
