@@ -39,7 +39,7 @@ def upscale_files(args)->int:
     up = upscaler(args)
     if args.resume:
         meant,jobs = len(jobs),[(f,to) for f,to in jobs if not done(up, f, to)]
-        if not jobs: line(f'all is there already: {meant} of {meant}')
+        if not jobs: line(f'all is there already: {meant} of {meant}'); return int(bool(bad))
     files = [f for f,_ in jobs]
     if slow := too_small(up, files): say(slow)
     bar = meter(lambda: tiles_in(up, files))

@@ -17,8 +17,8 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 # %% auto #0
-__all__ = ['IMAGE_SUFFIXES', 'READ', 'TOLD', 'STALE', 'SWAPPED', 'SisrError', 'SisrWarning', 'image_files', 'samples', 'sample',
-           'enlarged', 'Deep', 'open_image']
+__all__ = ['IMAGE_SUFFIXES', 'READ', 'ODD', 'TOLD', 'STALE', 'SWAPPED', 'SisrError', 'SisrWarning', 'image_files', 'samples',
+           'sample', 'enlarged', 'Deep', 'open_image']
 
 # %% ../nbs/00_files.ipynb #5d07f248
 class SisrError(Exception):
@@ -91,7 +91,7 @@ def _readable(path):
         raise bad(f'over {_most():,} pixels; if you trust it, set SISR_MAX_PIXELS=1000000000, say') from None
     except MemoryError: raise bad('needs more memory than there is') from None
     except Exception as e: raise bad(f'damaged or cut short ({" ".join(str(e).split())[:200] or type(e).__name__})') from None
-    for text in dict.fromkeys(told): warnings.warn(SisrWarning(text))
+    for text in dict.fromkeys(ODD+told): warnings.warn(SisrWarning(text))
 
 def _most(): return 2*Image.MAX_IMAGE_PIXELS if Image.MAX_IMAGE_PIXELS else sys.maxsize
 
@@ -100,9 +100,10 @@ def _limit(text):
     try: n = int(float(text))
     except (ValueError, OverflowError): n = 0
     if n>0: return -(-n//2)
-    warnings.warn(SisrWarning(f'SISR_MAX_PIXELS={text!r} is no number of pixels, as 1000000000 is one: the limit stays'))
+    ODD.append(f'SISR_MAX_PIXELS={text!r} is no number of pixels, as 1000000000 is one: the limit stays')
     return Image.MAX_IMAGE_PIXELS
 
+ODD = []                                              # about the environment, told with the first file that is read
 if asked := os.environ.get('SISR_MAX_PIXELS'): Image.MAX_IMAGE_PIXELS = _limit(asked)
 
 # %% ../nbs/00_files.ipynb #7fc2e3af

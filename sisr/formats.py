@@ -9,7 +9,7 @@ import secrets
 import shutil
 import struct
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 import numpy as np
 from PIL import Image
@@ -17,7 +17,7 @@ from .files import Deep, SisrError, SisrWarning, open_image, _decode, _eight, _i
 
 # %% auto #0
 __all__ = ['ABLE', 'MODES', 'SIDE', 'MOVING', 'format_of', 'on_white', 'said', 'written', 'vetted', 'save_image', 'frame_count',
-           'frames']
+           'moves', 'frames']
 
 # %% ../nbs/00_formats.ipynb #3f8298f0
 ABLE = dict(PNG='alpha gray16 color16 frames', TIFF='alpha gray16 color16 pages', WEBP='alpha frames', AVIF='alpha frames',
@@ -43,7 +43,8 @@ def on_white(img:Image.Image # any mode with alpha
 # %% ../nbs/00_formats.ipynb #38e82324
 def _fitted(img, fmt, moves=False):
     "The image, or frame of what moves, as this format can hold it, and what was lost: (image, list of text)"
-    if img.mode in ('1','P'): img = img.convert('L' if img.mode=='1' else 'RGBA' if 'transparency' in img.info else 'RGB')
+    info = {k:v for k,v in img.info.items() if k!='transparency'}
+    if img.mode in ('1','P'): img = img.convert('L' if img.mode=='1' else 'RGBA' if img.has_transparency_data else 'RGB')
     if img.mode not in MODES and not img.mode.startswith('I;16'): raise SisrError(f'an image of mode {img.mode} is not written: `Picture.of(img).to_pil()` is one that is')
     able = [k for k in ABLE[fmt].split() if not (moves and k.endswith('16'))]              # Pillow gets what differs between frames of 16 bits wrong
     lost = [f'its gamma of {img.info["gamma"]:.3g} is lost, and with it what its colours mean'] if img.info.get('gamma') and fmt!='PNG' else []
@@ -55,6 +56,7 @@ def _fitted(img, fmt, moves=False):
         img = on_white(img)
     if fmt=='GIF' and img.mode in ('LA','RGBA'):     # a pixel of GIF is clear or it is not
         img = img.convert('RGBA'); img.putalpha(img.getchannel('A').point(lambda a: 255*(a>127)))
+    if info and not img.info: img.info = info        # a new image knows nothing
     return img,lost
 
 # %% ../nbs/00_formats.ipynb #9ea2abdb
@@ -96,24 +98,29 @@ def _ways(path):
 @contextmanager
 def written(path): # to be there as a whole, or not at all
     "An open file to write and to read; if the block fails, nothing is left of it. A process that is killed leaves a hidden `.part`"
-    to,part = _ways(path)
+    part = None
     try:
+        to,part = _ways(path)
         with open(part, 'w+b') as f: yield f
         if to.exists(): shutil.copymode(to, part)
         part.replace(to)
     except OSError as e: raise SisrError(f'{path}: cannot be written ({e.strerror or e})') from None
     except (ValueError, SystemError, struct.error, OverflowError) as e: raise SisrError(f'{path}: cannot be written ({e})') from None
-    finally: part.unlink(missing_ok=True)
+    finally:
+        with suppress(OSError): part and part.unlink()
 
 def vetted(path,      # of a picture that is not made yet
            size:tuple # (width, height)
           )->str:     # a key of `ABLE`
     "Can it be written there? Better told before the work than after"
-    fmt,(_,part) = format_of(path),_ways(path)
+    fmt = format_of(path)
     if max(size)>SIDE.get(fmt, 2**31): raise SisrError(f'{path}: {fmt} holds {SIDE[fmt]} pixels a side, not {max(size)}: .png and .tif hold more')
-    try: part.touch()
-    except OSError as e: raise SisrError(f'{path}: cannot be written ({e.strerror or e})') from None
-    part.unlink()
+    try:
+        to,part = _ways(path)
+        if to.is_dir(): raise IsADirectoryError(21, 'is a folder')
+        with suppress(FileNotFoundError): to.lstat()               # its name may be too long
+        part.touch(); part.unlink()
+    except (OSError, ValueError) as e: raise SisrError(f'{path}: cannot be written ({getattr(e, "strerror", None) or e})') from None
     return fmt
 
 # %% ../nbs/00_formats.ipynb #9f809bc8
@@ -144,6 +151,15 @@ def frame_count(path)->tuple: # (how many, 'frames' or 'pages'); (1,'') for all 
         if n*img.width*img.height>_most() and img.format!='TIFF': raise Image.DecompressionBombError
         return (n, MOVING[img.format]) if n>1 else (1,'')
 
+def moves(path)->bool:
+    "Is there more than one picture in this file, or stream? A look at its second is enough"
+    at = path.tell() if hasattr(path, 'tell') else None
+    with _readable(path):
+        img = _open(path)
+        more = img.format in MOVING and getattr(img, 'is_animated', False) and (img.format!='TIFF' or len(_kept(img))>1)
+    img.close() if at is None else path.seek(at)
+    return more
+
 def frames(path,        # a file name, or an open binary file
            to=None      # the file they shall go to: refused before the work if it holds only one
           )->list:      # of Pillow images, as from `open_image`; how long each is shown: milliseconds in its `info`
@@ -156,13 +172,15 @@ def frames(path,        # a file name, or an open binary file
     with _readable(path) as told: return _pages(path, n, told) if many=='pages' else _moments(path, n, told)
 
 # %% ../nbs/00_formats.ipynb #f67b9fb8
-def _pages(f, n, told):
-    "The pages of a TIFF; a small preview (bit 0 of its kind) is none"
-    img,kept = _open(f),[]
-    for i in range(n):
+def _kept(img):
+    "The numbers of the pages of a TIFF; a small preview (bit 0 of its kind) is none"
+    kept = []
+    for i in range(img.n_frames):
         img.seek(i)
         if i==0 or not img.tag_v2.get(254, 0)&1: kept.append(i)
-    return [_decode(f, i, told) for i in kept]
+    return kept
+
+def _pages(f, n, told): return [_decode(f, i, told) for i in _kept(_open(f))]
 
 def _moments(f, n, told):
     "The frames of a moving picture, each as it is seen: Pillow has put changes onto what was there"

@@ -13,10 +13,12 @@ __all__ = ['fraction', 'minutes', 'MODEL', 'SCALE', 'STYLE', 'DEVICE', 'ENSEMBLE
            'upscaler', 'number', 'film', 'size', 'tiles_in', 'many', 'pixels_read', 'too_small', 'enlarge', 'done']
 
 # %% ../nbs/14f_jobs.ipynb #f79bd047
-def left_out(folder, out:Path):
-    "Films are enlarged by name: of those that only lie in a folder one line tells, unless they are results"
+def left_out(folder, out:Path, inputs:list):
+    "Films are enlarged by name: of those that only lie in a folder one line tells, unless they are results, or named too"
     if not Path(folder).is_dir(): return
-    films = [f for f in Path(folder).rglob('*') if is_film(f) and not any(p.startswith('.') for p in f.relative_to(folder).parts) and out not in f.resolve().parents]
+    films = [f for f in Path(folder).rglob('*') if is_film(f) and f.is_file() and not any(p.startswith('.') for p in f.relative_to(folder).parts)]
+    given = {Path(i).resolve() for i in inputs}
+    films = [f for f in films if (full := f.resolve()) not in given and out not in full.parents]
     if films: say(f'{folder}: {len(films)} film{"s are" if len(films)>1 else " is"} left out, {named(min(films))}{" and so on" if films[1:] else ""}: films are enlarged by name')
 
 def collect(inputs:list,    # files and folders, as typed
@@ -29,7 +31,7 @@ def collect(inputs:list,    # files and folders, as typed
     for i in inputs:
         with attempt(bad, i):
             root = Path(i).resolve()
-            left_out(i, out)
+            left_out(i, out, inputs)
             for f in image_files(i):
                 full = f.resolve()
                 if root in out.parents and out in full.parents: continue
@@ -102,9 +104,11 @@ def size(file)->tuple: # LR pixels; (1,1) for what cannot be read, its turn to b
     if is_film(file): return film(file)[:2]
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')                           # Pillow's, of large images
+        most,Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS,None     # a header is small, whatever it tells of: results are large
         try:
             with Image.open(file) as img: return img.height,img.width
         except Exception: return 1,1
+        finally: Image.MAX_IMAGE_PIXELS = most
 
 def tiles_in(up, files)->int:
     "How many tiles an `Upscaler` makes of a batch"

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass,asdict,replace
 from importlib import metadata
 from importlib.util import find_spec
+from numbers import Integral
 from pathlib import Path
 import os,platform
 import torch
@@ -43,8 +44,10 @@ class Protocol:
 
     def __post_init__(self):
         if self.channels not in (1,3) or self.kernel not in (-.5,-.75): raise SisrError(f'protocol {self.name}: channels is 1 or 3, kernel -0.5 or -0.75')
-        if bad := [k for k in ('crop','size','border','margin') if (v := getattr(self, k)) is not None and (type(v) is not int or v<(k in ('crop','size')))]:
-            raise SisrError(f'protocol {self.name}: {bad[0]} cannot be {getattr(self, bad[0])!r}, pixels are counted')
+        for k in ('crop','size','border','margin'):
+            if (v := getattr(self, k)) is None: continue
+            if not isinstance(v, Integral) or v<(k in ('crop','size')): raise SisrError(f'protocol {self.name}: {k} cannot be {v!r}, pixels are counted')
+            object.__setattr__(self, k, int(v))      # NumPy's integers would fit no file
 
 # %% ../nbs/02_metrics.ipynb #18140aa4
 PROTOCOLS = {p.name:p for p in (Protocol(),
@@ -139,6 +142,11 @@ def bicubic(self:Protocol,
     return upscale(lr, scale) if self.kernel==-.5 else F.interpolate(lr.float(), scale_factor=scale, mode='bicubic')
 
 # %% ../nbs/02_metrics.ipynb #a65046b2
+def _one(x):
+    "Is this a single image, an array (H,W,C) or tensor (C,H,W), rather than many?"
+    shape = tuple(getattr(x, 'shape', ()))
+    return len(shape)==2 or len(shape)==3 and shape[0 if isinstance(x, Tensor) else 2]<=4
+
 class Pairs:
     "(file, lr, hr) of each image that can be used; the others are named in `skipped`, with the reason"
     def __init__(self,
@@ -147,7 +155,7 @@ class Pairs:
                  protocol='standard',              # how they are prepared: a Protocol, its name or its dict
                  keep:bool=True,                   # hold them in memory
                  degrade=None):                    # (hr, seed) -> LR, in place of the protocol's; image i is given seed i
-        self.files = image_files(files) if isinstance(files,(str,Path)) else [files] if getattr(files, 'ndim', 4)<4 else list(files)
+        self.files = image_files(files) if isinstance(files,(str,Path)) else [files] if _one(files) else list(files)
         if not self.files: raise SisrError('no images: the list is empty')
         self.scale,self.protocol,self.degrade = scale,Protocol.of(protocol),degrade
         self.skipped,self.kept = [],None

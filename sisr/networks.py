@@ -43,7 +43,9 @@ def interpolate(a,        # a network
                 t:float   # 0: `a`; 1: `b`
                ):         # a new network, in eval mode, without spectral norm
     "The network with the weights (1-t)*a + t*b: those that their convolutions really use"
-    if not (isinstance(t, (int,float)) and 0<=t<=1): raise SisrError(f'style {t}: a number from 0 to 1 is wanted')
+    try: t = float(t)
+    except (TypeError, ValueError): t = -1.
+    if not 0<=t<=1: raise SisrError(f'style {t}: a number from 0 to 1 is wanted')
     a,b = level(a, b)                                                       # one may have been made larger since
     if diff := unlike(a, b): raise SisrError(f'cannot mix networks that differ: {", ".join(diff)}')
     wa,wb = (plain_state(deepcopy(n).eval()) for n in (a,b))                # in eval mode reading changes nothing

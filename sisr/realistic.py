@@ -92,10 +92,11 @@ def jpeg(x:Tensor,    # (N,C,H,W) in [-1,1], C = 1 or 3
          quality      # N whole numbers, 1 to 100; or one for all
         )->Tensor:    # the same on the 8-bit grid
     "Written as JPEG and read again"
-    each = [int(q) for q in (quality if isinstance(quality, (list,tuple)) else [quality]*len(x))]
-    if x.shape[1] not in (1,3) or len(each)!=len(x) or not all(1<=q<=100 for q in each):
+    try: each = list(quality)
+    except TypeError: each = [quality]*len(x)
+    if x.shape[1] not in (1,3) or len(each)!=len(x) or not all(1<=q<=100 and q==int(q) for q in each):
         raise SisrError(f'JPEG: gray or RGB, and a quality from 1 to 100 for each of {len(x)} images are wanted, not {quality} for {tuple(x.shape)}')
-    return torch.cat([to_tensor(_pressed(to_pil(u), q)) for u,q in zip(x.cpu(), each)] or [x.cpu()]).to(x.device)
+    return torch.cat([to_tensor(_pressed(to_pil(u), int(q))) for u,q in zip(x.cpu(), each)] or [x.cpu()]).to(x.device)
 
 def _pressed(img, q):
     f = BytesIO()
@@ -217,6 +218,8 @@ class OneHarm:
 
     def __call__(self, hr:Tensor, seed:int|None=None)->Tensor:
         sigma,level,quality = HARMS[self.kind]
+        if not len(hr): return Bicubic(self.scale)(hr)
+        hr = hr.float()
         with seeded(seed):
             x = Bicubic(self.scale)(_round(hr, sigma*self.scale) if sigma else hr)
             x = quantize(_grained(x, level)) if level else x

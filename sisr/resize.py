@@ -41,8 +41,11 @@ def _bicubic(x, h, w):
     return F.interpolate(x.float(), size=(h,w), mode='bicubic', antialias=True)
 
 def _kept(most):
-    "Remember the last answers, made as for training: inference mode's tensors could not be learnt through later"
-    return lambda f: lru_cache(most)(torch.inference_mode(False)(f))
+    "Remember the last answers, made as for training: inference mode's tensors could not be learnt through later, and a compiler's are none"
+    def of(f):
+        kept = lru_cache(most)(torch.inference_mode(False)(f))
+        return lambda *args: f(*args) if torch.compiler.is_compiling() else kept(*args)
+    return of
 
 @_kept(64)
 def _matrix(n, m, device):

@@ -32,8 +32,12 @@ def save_model(net:nn.Module, # a generator, whose `arch` rebuilds it
     if bad := [k for k,v in state.items() if not v.isfinite().all()]: raise SisrError(f'{path}: {bad[0]} holds values that are no numbers, so the network is of no use: not written')
     try: path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as e: raise SisrError(f'{path.parent}: no such folder can be made ({e.strerror})') from None
-    with written(path) as f: f.write(save({k: _half(v).contiguous().cpu() for k,v in state.items()}, dict(sisr=json.dumps(head, default=str))))
+    with written(path) as f: f.write(save({k: _half(v).contiguous().cpu() for k,v in state.items()}, dict(sisr=json.dumps(head, default=_plain))))
     return path
+
+def _plain(v):
+    "For a header: a number of NumPy or PyTorch as one of Python, all else as text"
+    return v.item() if getattr(v, 'ndim', None)==0 and hasattr(v, 'item') else str(v)
 
 def _half(v):
     "A tensor in float16, if it is of floats, and if that holds them: up to 65504"

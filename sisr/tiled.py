@@ -162,12 +162,12 @@ def square(self:Tiled,
     "SR of a part of an image, in halves where memory does not do"
     s,(v,rows),(u,cols) = self.scale,self.window(t,b,h),self.window(l,r,w)
     short,long = sorted((b-t, r-l))
-    if short*long<=self.most:
+    if short*long<=self.most or long<=16:
         try: return self.piece(look((..., rows, cols)))[..., (t-v)*s:(b-v)*s, (l-u)*s:(r-u)*s]
         except Exception as e:
             if not no_memory(e): raise
             self.most = short*-(-long//2)                             # the larger half, if one is
-    if long<=16: raise nothing_left()
+    if long<=16: self.most = float('inf'); raise nothing_left()       # the next picture may find more
     if self.device.type=='cuda': torch.cuda.empty_cache()
     if r-l>=b-t: m = (l+r)//2; return torch.cat([self.square(look, t, b, l, m, h, w), self.square(look, t, b, m, r, h, w)], -1)
     m = (t+b)//2; return torch.cat([self.square(look, t, m, l, r, h, w), self.square(look, m, b, l, r, h, w)], -2)

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from PIL import Image
 from torch import Tensor
-from .images import (Deep, Picture, SisrError, SisrWarning, behind, counts, describing, enlarged, frame_count, from_levels, halved, levels, open_image, pull_push,
+from .images import (Deep, Picture, SisrError, SisrWarning, behind, counts, describing, enlarged, from_levels, halved, levels, open_image, pull_push,
                          save_image)
-from .formats import said, vetted, written
+from .formats import moves, said, vetted, written
 from .strips import strips
 from .resize import upscale
 from .hub import push_to_hub
@@ -58,9 +58,9 @@ class Source:
     "A picture to look at piece by piece"
     def __init__(self, img # path, Pillow image, array, tensor or `Picture`
                 ):
-        if isinstance(img, (str,Path)) and (many := frame_count(img))[0]>1:
-            warnings.warn(SisrWarning(f'{img}: the first of its {many[0]} {many[1]} is taken; `sisr upscale` takes all, and `sisr.images.frames` gives them'))
-        if isinstance(img, (str,Path)) or hasattr(img, 'read'): img = open_image(img)
+        if isinstance(img, (str,Path)) or hasattr(img, 'read'):
+            if moves(img): warnings.warn(SisrWarning(f'{getattr(img, "name", "stream") if hasattr(img, "read") else img}: the first of its pictures is taken; `sisr upscale` takes all, and `sisr.images.frames` gives them'))
+            img = open_image(img)
         if isinstance(img, Image.Image):
             try: img.load()                                            # Pillow opens a file without reading it
             except Exception as e: raise SisrError(f'a picture that is damaged or cut short ({e})') from None
@@ -162,11 +162,11 @@ def needs(self:Upscaler, h:int, w:int)->int:
 # %% ../nbs/14_upscaler.ipynb #1b4e1bd7
 @patch
 def __call__(self:Upscaler,
-             img,            # path, Pillow image, array, tensor or `Picture`
+             img,            # path, Pillow image, array, tensor, `Picture` or `Source`
              progress=None   # wraps the list of parts
             ):               # Pillow image, `scale` times larger
     "A picture in, a larger one out; gray, 16 bits, alpha and what its file said are kept"
-    src,s = Source(img),self.scale
+    src,s = img if isinstance(img, Source) else Source(img),self.scale
     if self.needs(src.h, src.w)>memory(): raise SisrError(f'{src.w} x {src.h} pixels, {s} times larger, need about {self.needs(src.h, src.w)/2**30:.0f} GB of memory, more than there is: write it to a .png or .tif file by `to_file`, or `sisr upscale`')
     sr,y = None,0
     for band in self.bands(src, (progress or iter)(self.parts(src.h, src.w))):
@@ -186,7 +186,7 @@ def to_file(self:Upscaler,
     src,s = Source(img),self.scale
     W,H = src.w*s,src.h*s
     fmt = vetted(to, (W,H))
-    if fmt not in ('PNG','TIFF'): save_image(self(img, progress), to); return W,H
+    if fmt not in ('PNG','TIFF'): save_image(self(src, progress), to); return W,H
     parts = self.parts(src.h, src.w, src.channels*src.bits//8)         # once: another time another tile may fit
     rows = s*gcd(parts[0][1], 16)                                      # all bands but the last are as high
     with written(to) as f:

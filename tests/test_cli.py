@@ -127,6 +127,24 @@ def test_films_in_a_folder_are_left_out_and_told(sisr, net, photos, tmp_path):
     assert status == 0 and len(out.splitlines()) == 3
     assert err == f'sisr: {photos}: 2 films are left out, {photos}/clip.mp4 and so on: films are enlarged by name\n'
 
+def test_films_that_are_links_or_named_too(sisr, net, photos, tmp_path):
+    (photos/'loop.mp4').symlink_to(photos/'loop.mp4'); (photos/'folder.mov').mkdir(); (photos/'clip.mp4').write_bytes(b'no film')
+    status, out, err = sisr('upscale', photos, photos/'clip.mp4', '-o', tmp_path/'out', '--model', net)
+    assert len(out.splitlines()) == 3 and 'left out' not in err
+
+def test_all_there_is_all_said(sisr, net, photos, tmp_path):
+    for _ in range(2): status, out, err = sisr('upscale', photos, '-o', tmp_path/'out', '--model', net, '--resume', '--tile', 8)
+    assert (status, out, err) == (0, 'all is there already: 3 of 3\n', '')
+
+def test_streams_that_are_closed_or_full(net, photos, tmp_path):
+    for end, want in (('>&-', 0), ('>/dev/full', 1)):
+        res = subprocess.run(['bash', '-c', f'{sys.executable} -m sisr.cli upscale {photos}/a.png -o {tmp_path}/out --model {net} {end}'], capture_output=True, text=True)
+        assert res.returncode == want and 'unexpected' not in res.stderr
+
+def test_a_wrong_limit_is_one_line(photos, net, tmp_path):
+    res = real('upscale', photos/'a.png', '-o', tmp_path/'out', '--model', net, env={**os.environ, 'SISR_MAX_PIXELS': '5x'})
+    assert res.returncode == 0 and res.stderr == "sisr: SISR_MAX_PIXELS='5x' is no number of pixels, as 1000000000 is one: the limit stays\n"
+
 def test_resume_leaves_out_what_is_there(sisr, net, photos, tmp_path):
     "Under its name and in its size: what another network left, or a damaged file, is made anew"
     assert sisr('upscale', photos, '-o', tmp_path/'out', '--model', net)[0] == 0

@@ -337,3 +337,12 @@ def test_names_of_any_alphabet(up, tmp_path, name):
 def test_large_sides_are_told(tmp_path):
     with pytest.raises(SisrError, match='16383 pixels a side'): save_image(Image.new('L', (16384, 1)), tmp_path/'a.webp')
     assert list(tmp_path.iterdir()) == []
+
+def test_a_moving_png_of_16_bits_in_colour_tells_what_is_lost(tmp_path):
+    import struct, zlib
+    chunk = lambda n, d: struct.pack('>I', len(d))+n+d+struct.pack('>I', zlib.crc32(n+d))
+    rows = zlib.compress(b''.join(b'\0'+np.arange(i, i+12, dtype='>u2').tobytes() for i in (0, 9000, 18000)))        # 4 x 3 pixels
+    def control(k): return chunk(b'fcTL', struct.pack('>IIIIIHHBB', k, 4, 3, 0, 0, 1, 10, 0, 0))
+    (tmp_path/'a.png').write_bytes(b'\x89PNG\r\n\x1a\n'+chunk(b'IHDR', struct.pack('>IIBBBBB', 4, 3, 16, 2, 0, 0, 0))+chunk(b'acTL', struct.pack('>II', 2, 0))
+        + control(0)+chunk(b'IDAT', rows)+control(1)+chunk(b'fdAT', struct.pack('>I', 2)+rows)+chunk(b'IEND', b''))
+    with pytest.warns(SisrWarning, match='frames in colour of 16 bits are read as 8'): assert len(frames(tmp_path/'a.png')) == 2

@@ -331,6 +331,14 @@ def test_images_too_small_for_a_network_lack_its_number():
     assert 'st_lpips_alex' not in r['images'][0] and r['mean']['st_lpips_alex'] == r['images'][1]['st_lpips_alex']
 
 
+def test_one_image_or_many(tmp_path):
+    "What a user has at hand: a picture, a stack, an array of names"
+    u = np.random.default_rng(0).integers(0, 255, (5,40,44), np.uint8)
+    for k in range(2): Image.fromarray(u[k]).save(tmp_path/f'{k}.png')
+    names = np.array([str(tmp_path/f'{k}.png') for k in range(2)])
+    for given, n in ((u[0], 1), (np.dstack(u[:3]), 1), (torch.zeros(3,40,44), 1), (u, 5), (torch.zeros(2,3,40,44), 2), (names, 2), (iter(names), 2)):
+        assert len(Pairs(given, 4, quick).kept) == n
+
 # --- published numbers
 
 BICUBIC = {'benchmarks/Set5': (33.66, 28.42, 24.40), 'benchmarks/Set14': (30.24, 26.00, 23.10),       # papers: x2, x4 1707.02921, x8 1807.02758
