@@ -43,7 +43,7 @@ class Learner:
         self.opt = self.acc.prepare(self.opt)
         self.adversary,self.losses,self.hard,self.degrade = adversary and adversary.join(self.acc),{},hard,degrade
         for name,loss in (losses or {}).items(): self.losses[name] = loss.to(self.acc.device) if isinstance(loss,nn.Module) else loss
-        self.k,self.weight = 0,0.                                  # steps done; the adversary's weight now
+        self.k,self.weight = 0,0.                                  # steps done, which the caller counts; the adversary's weight now
 
 # %% ../nbs/12_step.ipynb #12d0a002
 @patch
