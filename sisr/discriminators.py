@@ -40,7 +40,7 @@ class SRGANDiscriminator(nn.Module):
 
 # %% ../nbs/07_discriminators.ipynb #8500a010
 class UNetDiscriminator(nn.Module):
-    "U-Net D of Real-ESRGAN (2107.10833): (N,C,H,W) in [-1,1] -> (N,1,H,W) logits, above 0 for real"
+    "U-Net D of Real-ESRGAN (2107.10833): (N,C,H,W) in [-1,1], sides from 8 px -> (N,1,H,W) logits, above 0 for real"
     kind,per_pixel = 'unet',True
     def __init__(self,
                  width:int=64,    # channels at full size

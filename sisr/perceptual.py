@@ -112,6 +112,8 @@ def _distance(net):
     f = lambda a,b: net.to(a.device)(rgb(a), rgb(b)).reshape(-1)
     @torch.no_grad()
     def distance(sr, hr):
+        if sr.shape!=hr.shape or sr.ndim!=4 or min(hr.shape[-2:])<32: raise SisrError(f'a perceptual distance is of two batches (N,C,H,W) of one shape, from 32 px on, not {tuple(sr.shape)} and {tuple(hr.shape)}')
+        if not len(hr): return hr.new_zeros(0)
         n = max(1, 2**18//hr[0,0].numel())                   # so many at a time: memory
         with torch.autocast(hr.device.type, enabled=False):
             return torch.cat([f(a,b) for a,b in zip(sr.split(n), hr.split(n))])
