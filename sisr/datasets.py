@@ -100,7 +100,8 @@ def _part(name, folder, files, split):
     "The files of one half, by CelebA's official list, else by person"
     if split=='all': return files
     official = celeba_list(folder, 'list_eval_partition') if name=='celeba' else {}
-    if official: return [f for f in files if official.get(f.name)==dict(train='0',val='1')[split]]   # '2' is the official test set
+    half = {Path(n).stem:which for n,which in official.items()}    # whatever the kind of the files
+    if half: return [f for f in files if half.get(f.stem)==dict(train='0',val='1')[split]]           # '2' is the official test set
     return split_by_identity(files)[split!='train']
 
 def named(name:str,           # 'celeba', 'flickr8k', 'flickr30k', 'ffhq', 'mnist'
@@ -115,7 +116,7 @@ def named(name:str,           # 'celeba', 'flickr8k', 'flickr30k', 'ffhq', 'mnis
         if name=='celeba': kw = {'protocol':Protocol.named('faces128'), **kw}
         return ImageSet(_part(name, folder, image_files(folder), split), **kw)
     digits = [d for s in ('train','val') if split in (s,'all') for d in mnist(folder,s)]
-    return ImageSet([torch.from_numpy(d.copy())[None] for d in digits], gray=True, **kw)
+    return ImageSet([torch.from_numpy(d.copy())[None] for d in digits], **{'gray':True, **kw})
 
 def named_in(text,            # 'celeba:FOLDER', a plain folder, or whatever else
             )->tuple|None:    # ('celeba', 'FOLDER'), or None

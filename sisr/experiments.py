@@ -124,7 +124,7 @@ PSNR = tuple(q for q in QUESTIONS if q.startswith('7'))            # what decide
 def _ready(r, stage):
     "A trainer at a stage: G as large as there, and what rests at rest"
     t = Trainer(fresh(r), None, Bicubic(r.scale), tempfile.gettempdir(), ema=r.ema, precision=r.precision, show=False)
-    t._size(stage)
+    t.prepare(stage)
     return t
 
 def step_costs(variants:dict,  # name -> variant, as in a question about growing

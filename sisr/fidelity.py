@@ -83,6 +83,10 @@ def lr_psnr(sr:Tensor,      # (N,C,H,W) in [-1,1]
             lr:Tensor       # (N,C,h,w), H = h*scale
            )->Tensor:       # (N,) dB over all channels, at most 99; 45 counts as consistent
     "PSNR of A(SR) against LR, both as saved"
-    y = downscale(quantize(sr), sr.shape[-1]//lr.shape[-1])
+    s = sr.shape[-1]//lr.shape[-1]
+    if sr.ndim!=4 or s<1 or tuple(sr.shape[-2:])!=tuple(s*n for n in lr.shape[-2:]): raise SisrError(f'SR of {tuple(sr.shape)} is no whole multiple of LR of {tuple(lr.shape)}')
+    _comparable(sr, sr, 0, 1)
+    y = downscale(quantize(sr), s)
+    _comparable(y, lr, 0, 1)
     mse = (y - quantize(lr)).square().flatten(1).mean(1)
     return (10*torch.log10(4/mse)).clamp(max=99)

@@ -138,6 +138,7 @@ def too_small(up,    # an `Upscaler`
     least = 2*up.overlap                                          # (least+2*overlap)**2 = 4*least**2
     if not up.tile or up.tile>=least: return ''                   # no header need be read
     sizes = [size(f) for f in files]
+    if not sizes: return ''
     times = sum(pixels_read(up,h,w) for h,w in sizes)/sum(h*w for h,w in sizes)
     if times<=4: return ''
     return (f'--tile {up.tile}: each tile needs {up.overlap} more pixels on each side, so this does {times:,.0f} times the work; '
@@ -170,6 +171,8 @@ def enlarge(up, file, to:Path, bar=None):
     line(f'{named(file)} -> {named(to)} ({w} x {h})')
 
 # %% ../nbs/14f_jobs.ipynb #10b5000a
-def done(up, file, to)->bool:
+def done(up,  # an `Upscaler`
+         file, to # names of files
+        )->bool:
     "Is the result there, as large as this network makes it? Nobody looks who made it"
-    return to.exists() and sorted(size(to))==sorted(n*up.scale for n in size(file))       # a photograph may lie on its side
+    return Path(to).exists() and sorted(size(to))==sorted(n*up.scale for n in size(file))       # a photograph may lie on its side

@@ -85,7 +85,7 @@ def _claimed(arch, network, most):
     for k,v in arch.items():
         if k in ('tail','bn') and v is None: continue
         if k=='heads': ok = isinstance(v, (list,tuple)) and all(type(h) is int and h in (1,2,4,8) and h<=arch['scale'] for h in v)
-        else: ok = type(v) is type(known[k].default if known[k].default is not None else {'tail':0,'bn':False}[k]) and v in _WANTED.get(k, range(most//_TENSORS[network]+1))
+        else: ok = type(v) is type(known[k].default if known[k].default is not None else {'tail':0,'bn':False}[k]) and v in _WANTED.get(k, range((most//_TENSORS[network] if k=='blocks' else most)+1))
         if not ok: raise ValueError(f'{k} cannot be {str(v)[:40]}')
     return arch
 

@@ -23,7 +23,7 @@ __all__ = ['Learner']
 # %% ../nbs/12_step.ipynb #57e90004
 class Learner:
     "A generator that learns: its optimiser, its average, and an adversary, where it has one"
-    flips = 8                                                      # in how many ways HR is laid down
+    flips = 8                                                      # in how many ways HR is laid down: those of the patches it learns from
     def __init__(self,
                  g:nn.Module,              # generator, float32
                  degrade,                  # HR -> LR, e.g. `Bicubic(4)`
@@ -43,11 +43,14 @@ class Learner:
         self.opt = self.acc.prepare(self.opt)
         self.adversary,self.losses,self.hard,self.degrade = adversary and adversary.join(self.acc),{},hard,degrade
         for name,loss in (losses or {}).items(): self.losses[name] = loss.to(self.acc.device) if isinstance(loss,nn.Module) else loss
-        self.k,self.weight = 0,0.                                  # steps done, which the caller counts; the adversary's weight now
+        self.k,self.weight = 0,0.                                  # steps done; the adversary's weight now
 
 # %% ../nbs/12_step.ipynb #12d0a002
 @patch
-def fast(self:Learner, net, compiled:bool):
+def fast(self:Learner,
+         net,          # a generator
+         compiled:bool # else it stays as it is
+        ):             # the same
     "The network itself, compiled if that is asked for: on a GPU its kernels are fused, and started as one"
     if compiled: net.compile(mode='reduce-overhead' if self.acc.device.type=='cuda' else 'default')
     return net
@@ -59,7 +62,7 @@ def step(self:Learner,
          stage:Stage,   # who learns, and from which losses
          pace:float=1.  # share of the stage's learning rates
         )->dict:        # losses by name, still on the device
-    "One step of training"
+    "One step of training; what a stage sets once (`enter`) and the count of steps (`k`) are left to whoever calls it"
     hr = from_uint8(hr.to(self.acc.device)).contiguous(memory_format=torch.channels_last)
     lr = self.degrade(hr)                                          # (N,C,H/s,W/s)
     hr = self.target(hr)                                           # smaller, as long as G is
@@ -75,28 +78,35 @@ def step(self:Learner,
 
 # %% ../nbs/12_step.ipynb #19c9e76f
 @patch
-def target(self:Learner, hr:Tensor)->Tensor:
+def target(self:Learner,
+           hr:Tensor # (N,C,H,W) in [-1,1]
+          )->Tensor: # as large as G's answer
     "What G is to make: HR, or, while G has not grown to the run's scale, HR as much smaller"
     by = self.degrade.scale//self.net.scale
     return hr if by==1 else downscale(hr, by).clamp(-1,1)          # smaller in two steps is not quite LR: they agree to 55 dB or so
 
 @patch
 def enlarge(self:Learner,
-            lr:Tensor,
+            lr:Tensor,     # (N,C,h,w) in [-1,1]
             net=None       # who is asked; None: G
-           )->Tensor:
+           )->Tensor:      # (N,C,h*s,w*s) float32, s the scale of G
     "The answer of G, made consistent if this training is `hard`"
     with self.acc.autocast(): sr = (net or self.net)(lr).float()
     return consistent(sr, lr) if self.hard else sr
 
 @patch
 @torch.no_grad()
-def ensemble(self:Learner, lr:Tensor)->Tensor:
+def ensemble(self:Learner,
+             lr:Tensor # (N,C,h,w) in [-1,1]
+            )->Tensor: # as `enlarge`
     "What the average makes of LR, in all ways in which patches are laid down: nearer to HR than its answers are on average, so G can learn from it"
     return self_ensemble(lambda x: self.enlarge(x, self.ema.net), lr, self.flips)
 
 @patch
-def descend(self:Learner, loss:Tensor, rate:float):
+def descend(self:Learner,
+            loss:Tensor, # scalar
+            rate:float   # learning rate
+           ):
     "One step of G's optimiser, and of its average"
     for group in self.opt.param_groups: group['lr'] = rate
     self.opt.zero_grad()
@@ -107,7 +117,9 @@ def descend(self:Learner, loss:Tensor, rate:float):
 
 # %% ../nbs/12_step.ipynb #02579d2d
 @patch
-def loss(self:Learner, name:str):
+def loss(self:Learner,
+         name:str # given to the learner, or a key of `LOSSES`; else `SisrError`
+        ):        # (sr, hr) -> scalar
     "The loss of that name, on the device; made when first asked for"
     if name not in self.losses:
         if name not in LOSSES: raise SisrError(f'no loss is called {name!r}; there are {", ".join({**LOSSES,**self.losses})}')
@@ -127,9 +139,46 @@ def grow(self:Learner):
     if self.adversary: self.adversary.grow()
 
 @patch
-def _size(self:Learner, stage:Stage):
+def prepare(self:Learner, stage:Stage):
     "G as large as the stage wants it, and the stage's part of it ready to learn"
     while self.net.scale<(stage.scale or self.degrade.scale): self.grow()
     changes = self.compiled and stage.frozen==all(p.requires_grad for p in self.net.parameters())
     if changes: torch.compiler.reset()                             # what was compiled would let the same part rest for ever
     freeze(self.net, stage.frozen)
+
+# %% ../nbs/12_step.ipynb #57e90011
+@patch
+def able(self:Learner, s:Stage):
+    "What a stage lacks is said before its first step, as a `SisrError`; its losses are made"
+    if (s.rate_d or s.adversary) and not self.adversary: raise SisrError(f'stage {s.name} needs an adversary: give the trainer one')
+    if s.rate and not (s.losses or s.anchor or s.adversary): raise SisrError(f'stage {s.name}: G learns (rate={s.rate}) and no loss tells it what')
+    self.suits(s)
+    for name in (*s.losses, *s.anchor): self.loss(name)
+
+@patch
+def suits(self:Learner, s:Stage):
+    "What this kind of training cannot do"
+    if s.anchor: raise SisrError(f'stage {s.name} has an anchor: that is for training without pairs')
+
+@patch
+def enter(self:Learner, s:Stage):
+    "A stage begins"
+    self.weight = s.adversary
+    self.prepare(s)
+
+# %% ../nbs/12_step.ipynb #57e90012
+@patch
+def learn(self:Learner,
+          patches,     # `Patches`: uint8 (N,C,H,W) by number, which goes on from one stage to the next
+          stage:Stage
+         )->list:      # of each step, its losses by name, on the device
+    "All steps of a stage, without a look, a file or a way back: for those there is the trainer"
+    if patches[self.k].dtype!=torch.uint8: raise SisrError('HR is wanted as uint8, 0 to 255')
+    s,t = self.net.scale,getattr(self.degrade, 'scale', 0)
+    if t not in (s,2*s,4*s,8*s) or (stage.scale or t)>t: raise SisrError(f'G has scale {s}, LR is made {t} times smaller, the stage wants {stage.scale or t}: G can grow by doubling, to what LR is made by')
+    self.able(stage)
+    self.flips = getattr(patches, 'flips', self.flips)
+    self.enter(stage)
+    seen = []
+    for j in range(stage.steps): seen.append(self.step(patches[self.k], stage, stage.pace(j))); self.k += 1
+    return seen

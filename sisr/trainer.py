@@ -55,9 +55,6 @@ class Trainer(Learner):
         self.odd,self.also = dict(sure=0,blind=0),{}               # readings in a row in which D was too sure, or saw nothing; more scores of a validation
         self.history,self.tally,self.recipe = [],Tally(),recipe or {}
 
-    @property
-    def flips(self)->int: "In how many ways its patches are laid down"; return self.patches.flips
-
 # %% ../nbs/12_trainer.ipynb #683686df
 @patch
 def weights(self:Trainer)->dict:
@@ -75,8 +72,10 @@ def load_weights(self:Trainer, state:dict):
 @patch
 def _enter(self:Trainer, stage:Stage, bar):
     "A stage begins: its adversary's weight, and the score to beat"
-    if not self.j: self.weight,self.climb,self.best = stage.adversary,None,None
-    self._size(stage)
+    weight = self.weight
+    self.enter(stage)
+    if self.j: self.weight = weight                                # it goes on
+    else: self.climb,self.best = None,None
     if stage.ramp and not self.climb:
         self.climb = Climb(stage.adversary)
         self._look(stage, bar)
@@ -145,6 +144,7 @@ def fit(self:Trainer, stages, resume:bool=False)->list:
         near = VGGDistance().to(self.acc.device)
         self.also = {**self.also, 'vgg_distance':lambda sr,hr: near(middle(sr,128), middle(hr,128))}     # large images cost no more
     self._ready(stages)
+    self.flips = getattr(self.patches, 'flips', self.flips)
     self._begin(resume)
     if self.stage==len(stages) and 0<self.lasted<stages[-1].steps and not stages[-1].ramp:   # its last stage is longer now
         self.stage,self.j,self.weight = self.stage-1,self.lasted,stages[-1].adversary
@@ -186,19 +186,11 @@ def _stop(self:Trainer):
 def _ready(self:Trainer, stages):
     "What any stage lacks is said before the first step; losses are made before random states are loaded"
     for s in stages:
-        if (s.rate_d or s.adversary) and not self.adversary: raise SisrError(f'stage {s.name} needs an adversary: give the trainer one')
         if s.ensemble and not hasattr(self.patches, 'flips'): raise SisrError(f'stage {s.name} learns from its own ensemble: give patches that say in how many ways they are laid down (flips)')
-        if s.rate and not (s.losses or s.anchor or s.adversary): raise SisrError(f'stage {s.name}: G learns (rate={s.rate}) and no loss tells it what')
         if s.ramp and self.val is None: raise SisrError(f'stage {s.name} looks at validation images to raise a weight, and there are none: give some')
         if s.ramp and s.ramp.by not in (known := (*self.judges, *self.also)): raise SisrError(f'stage {s.name}: its ramp looks at {s.ramp.by!r}; it can look at {", ".join(known)}')
-        self._suits(s)
-        for name in (*s.losses, *s.anchor): self.loss(name)
+        self.able(s)
     self._climbs([s.scale or self.degrade.scale for s in stages], [s.frozen for s in stages])
-
-@patch
-def _suits(self:Trainer, s:Stage):
-    "What this kind of training cannot do is said before it begins"
-    if s.anchor: raise SisrError(f'stage {s.name} has an anchor: that is for training without pairs')
 
 @patch
 def _climbs(self:Trainer, scales, frozen):

@@ -22,7 +22,7 @@ class Unsupervised(Trainer):
     pairs = None                                                   # `Pairs` to watch by; nothing is decided by them
     judges = 'frechet',                                            # what a ramp may look at instead
 
-    def _suits(self, s:Stage):
+    def suits(self, s:Stage):
         if s.scale not in (0,self.degrade.scale): raise SisrError(f'stage {s.name}: in a training without pairs G does not grow')
 
 # %% ../nbs/12a_unsupervised.ipynb #d7c6f789

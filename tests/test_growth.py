@@ -191,19 +191,19 @@ def test_a_trainer_that_grows_changes_no_number_of_what_was(arch, tmp_path):
     from sisr.trainer import Trainer
     t = Trainer(generator(2, width=8, blocks=1, **arch).eval(), Patches(ImageSet(samples()[:4]), 48, 2), Bicubic(4), tmp_path, ema=.5, show=False)
     x2 = Stage('x2', 3, 1e-3, scale=2)
-    t._size(x2)
+    t.prepare(x2)
     for k in range(3): t.step(t.patches[k], x2)
     copy = lambda net: {k:v.clone() for k,v in net.state_dict().items()}
     g,e,names = copy(t.net),copy(t.ema.net),{p:k for k,p in t.net.named_parameters()}
     memory = {names[p]:s['exp_avg'].clone() for p,s in t.opt.optimizer.state.items()}
-    t._size(new := Stage('new', 3, 1e-3, frozen=True))
+    t.prepare(new := Stage('new', 3, 1e-3, frozen=True))
     assert all(torch.equal(t.net.state_dict()[k], v) for k,v in g.items()) and all(torch.equal(t.ema.net.state_dict()[k], v) for k,v in e.items())
     now = {k:t.opt.optimizer.state[p]['exp_avg'] for k,p in t.net.named_parameters() if p in t.opt.optimizer.state}
     assert now.keys()==memory.keys() and all(torch.equal(now[k], v) for k,v in memory.items())
     for k in range(3): t.step(t.patches[k], new)
     moved = {k.split('.')[0]+k.split('.')[1] for k,v in t.net.state_dict().items() if k in g and not torch.equal(v, g[k])}
     assert not moved                                               # the old part rests, to the last number
-    t._size(all_ := Stage('all', 3, 1e-3)); t.step(t.patches[0], all_)
+    t.prepare(all_ := Stage('all', 3, 1e-3)); t.step(t.patches[0], all_)
     assert any(not torch.equal(t.net.state_dict()[k], v) for k,v in g.items())
 
 def test_what_rested_learns_again_when_compiled(tmp_path):
@@ -216,10 +216,10 @@ def test_what_rested_learns_again_when_compiled(tmp_path):
     alone,both = Stage('new', 4, 1e-3, frozen=True),Stage('both', 3, 1e-3)
     stem = lambda: t.net.stem[0].weight.detach().clone()
     was = stem()
-    t._size(alone)
+    t.prepare(alone)
     for k in range(4): t.step(t.patches[k], alone)
     assert torch.equal(stem(), was)
-    t._size(both)
+    t.prepare(both)
     for k in range(3): t.step(t.patches[k], both)
     assert not torch.equal(stem(), was)
 
