@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor
-from .images import Picture, SisrError, SisrWarning, image_files, to_tensor, to_uint8
+from .images import Picture, SisrError, SisrWarning, listed, to_tensor, to_uint8
 from .resize import crop_to_multiple
 from .metrics import Protocol
 
@@ -29,7 +29,7 @@ class ImageSet:
                  gray:bool=False,               # one channel instead of three?
                  memory:int=4<<30,              # bytes of decoded images to keep
                  versions:int=1):               # of each image: the second and all further ones are sized or cut otherwise
-        self.items = list(image_files(source)) if isinstance(source,(str,Path)) else list(source)
+        self.items = listed(source)
         self.protocol,self.scale,self.gray,self.memory,self.versions = protocol,scale,gray,memory,versions
         self.skipped,self._kept,self._lock = {},{},threading.Lock()
         self._last = threading.local()                             # what each thread opened last

@@ -23,11 +23,14 @@ def levels(x:Tensor,        # (N,C,H,W) in [-1,1]
     return luma(x) if y else (x+1)*127.5
 
 # %% ../nbs/01b_fidelity.ipynb #6de914fb
+def _finite(*images):
+    if not all(x.isfinite().all() for x in images): raise SisrError('an image holds values that are not finite')
+
 def _comparable(sr, hr, border, least):
     "What cannot be compared is told in one line"
     if sr.ndim!=4 or sr.shape!=hr.shape: raise SisrError(f'two batches (N,C,H,W) of one shape are compared, not {tuple(sr.shape)} and {tuple(hr.shape)}')
     if border<0 or min(sr.shape[-2:])-2*border<least: raise SisrError(f'{sr.shape[-1]}x{sr.shape[-2]} px without {border} on each side: {least} or more must remain')
-    if not (sr.isfinite().all() and hr.isfinite().all()): raise SisrError('an image holds values that are not finite')
+    _finite(sr, hr)
 
 def psnr(sr:Tensor,         # (N,C,H,W) in [-1,1]
          hr:Tensor,         # the same shape
@@ -84,9 +87,7 @@ def lr_psnr(sr:Tensor,      # (N,C,H,W) in [-1,1]
            )->Tensor:       # (N,) dB over all channels, at most 99; 45 counts as consistent
     "PSNR of A(SR) against LR, both as saved"
     s = sr.shape[-1]//lr.shape[-1]
-    if sr.ndim!=4 or s<1 or tuple(sr.shape[-2:])!=tuple(s*n for n in lr.shape[-2:]): raise SisrError(f'SR of {tuple(sr.shape)} is no whole multiple of LR of {tuple(lr.shape)}')
-    _comparable(sr, sr, 0, 1)
-    y = downscale(quantize(sr), s)
-    _comparable(y, lr, 0, 1)
-    mse = (y - quantize(lr)).square().flatten(1).mean(1)
+    if sr.ndim!=4 or s<1 or tuple(sr.shape)!=(*lr.shape[:2], *(s*n for n in lr.shape[2:])): raise SisrError(f'SR of {tuple(sr.shape)} is no whole multiple of LR of {tuple(lr.shape)}')
+    _finite(sr, lr)
+    mse = (downscale(quantize(sr), s) - quantize(lr)).square().flatten(1).mean(1)
     return (10*torch.log10(4/mse)).clamp(max=99)

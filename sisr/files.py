@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 # %% auto #0
-__all__ = ['IMAGE_SUFFIXES', 'READ', 'ODD', 'TOLD', 'STALE', 'SWAPPED', 'SisrError', 'SisrWarning', 'image_files', 'samples',
+__all__ = ['IMAGE_SUFFIXES', 'READ', 'TOLD', 'STALE', 'SWAPPED', 'SisrError', 'SisrWarning', 'files_in', 'image_files', 'samples',
            'sample', 'enlarged', 'Deep', 'open_image']
 
 # %% ../nbs/00_files.ipynb #5d07f248
@@ -31,17 +31,24 @@ class SisrWarning(UserWarning):
 IMAGE_SUFFIXES = ('.png','.jpg','.jpeg','.webp','.bmp','.tif','.tiff','.gif','.ppm','.pgm','.jp2','.avif')
 
 # %% ../nbs/00_files.ipynb #10b1c3c4
+def files_in(folder,             # a `Path`
+             suffixes,           # in lower case
+             recursive:bool=True # look into subfolders too?
+            )->list[Path]:       # sorted
+    "The files of a folder, by suffix; hidden files and folders are left out"
+    def hidden(f): return any(part.startswith('.') for part in f.relative_to(folder).parts)
+    return sorted(f for f in folder.glob('**/*' if recursive else '*') if f.suffix.lower() in suffixes and not hidden(f) and f.is_file())
+
 def image_files(path,                # a file, a folder, or a list of them
                 recursive:bool=True  # look into subfolders too?
                )->list[Path]:        # sorted; a file that you name is taken whatever its suffix
     "The image files of a folder, by suffix; hidden files and folders are left out, a folder without images is a `SisrError`"
     if isinstance(path, (list,tuple)): return list(dict.fromkeys(f for p in path for f in image_files(p, recursive)))
     path = Path(path)
-    def hidden(f): return any(part.startswith('.') for part in f.relative_to(path).parts)
     try:
         if path.is_file(): return [path]
         if not path.exists(): raise SisrError(f'{path}: no such file or folder')
-        fs = sorted(f for f in path.glob('**/*' if recursive else '*') if f.suffix.lower() in IMAGE_SUFFIXES and not hidden(f) and f.is_file())
+        fs = files_in(path, IMAGE_SUFFIXES, recursive)
     except PermissionError: raise SisrError(f'{path}: no permission to read this folder') from None
     except (OSError, ValueError) as e: raise SisrError(f'{str(path)[:99]}: cannot be looked into ({getattr(e, "strerror", None) or e})') from None
     if not fs: raise SisrError(f'{path}: no images in this folder (looked for {" ".join(IMAGE_SUFFIXES)})')
@@ -91,20 +98,21 @@ def _readable(path):
         raise bad(f'over {_most():,} pixels; if you trust it, set SISR_MAX_PIXELS=1000000000, say') from None
     except MemoryError: raise bad('needs more memory than there is') from None
     except Exception as e: raise bad(f'damaged or cut short ({" ".join(str(e).split())[:200] or type(e).__name__})') from None
-    for text in dict.fromkeys(ODD+told): warnings.warn(SisrWarning(text))
+    for text in dict.fromkeys(_odd+told): warnings.warn(SisrWarning(text))
 
+# %% ../nbs/00_files.ipynb #c0ffee52
 def _most(): return 2*Image.MAX_IMAGE_PIXELS if Image.MAX_IMAGE_PIXELS else sys.maxsize
 
 def _limit(text):
-    "What `SISR_MAX_PIXELS` asks of Pillow, which refuses from twice its number on"
-    try: n = int(float(text))
+    "What `SISR_MAX_PIXELS` asks of Pillow, which refuses from twice its number on; `None` asks nothing"
+    try: n = int(float(text or 'nan'))
     except (ValueError, OverflowError): n = 0
     if n>0: return -(-n//2)
-    ODD.append(f'SISR_MAX_PIXELS={text!r} is no number of pixels, as 1000000000 is one: the limit stays')
+    if text: _odd.append(f'SISR_MAX_PIXELS={text!r} is no number of pixels, as 1000000000 is one: the limit stays')
     return Image.MAX_IMAGE_PIXELS
 
-ODD = []                                              # about the environment, told with the first file that is read
-if asked := os.environ.get('SISR_MAX_PIXELS'): Image.MAX_IMAGE_PIXELS = _limit(asked)
+_odd = []                                             # about the environment, told with the first file that is read
+Image.MAX_IMAGE_PIXELS = _limit(os.environ.get('SISR_MAX_PIXELS'))
 
 # %% ../nbs/00_files.ipynb #7fc2e3af
 TOLD = 270,271,272,305,306,315,33432                 # what a picture shows, who made it, with what and when, whose it is

@@ -10,6 +10,7 @@ import shutil
 import struct
 import warnings
 from contextlib import contextmanager, suppress
+from errno import EISDIR
 from pathlib import Path
 import numpy as np
 from PIL import Image
@@ -41,6 +42,9 @@ def on_white(img:Image.Image # any mode with alpha
     return flat.convert('L' if img.mode=='LA' else 'RGB')
 
 # %% ../nbs/00_formats.ipynb #38e82324
+def _holds(size, fmt):
+    if max(size)>SIDE.get(fmt, 2**31): raise SisrError(f'{fmt} holds {SIDE[fmt]} pixels a side, not {max(size)}: .png and .tif hold more')
+
 def _fitted(img, fmt, moves=False):
     "The image, or frame of what moves, as this format can hold it, and what was lost: (image, list of text)"
     info = {k:v for k,v in img.info.items() if k!='transparency'}
@@ -48,7 +52,7 @@ def _fitted(img, fmt, moves=False):
     if img.mode not in MODES and not img.mode.startswith('I;16'): raise SisrError(f'an image of mode {img.mode} is not written: `Picture.of(img).to_pil()` is one that is')
     able = [k for k in ABLE[fmt].split() if not (moves and k.endswith('16'))]              # Pillow gets what differs between frames of 16 bits wrong
     lost = [f'its gamma of {img.info["gamma"]:.3g} is lost, and with it what its colours mean'] if img.info.get('gamma') and fmt!='PNG' else []
-    if max(img.size)>SIDE.get(fmt, 2**31): raise SisrError(f'{fmt} holds {SIDE[fmt]} pixels a side, not {max(img.size)}: .png and .tif hold more')
+    _holds(img.size, fmt)
     if isinstance(img, Deep) and (img.levels is None or 'color16' not in able): lost.append('16 bits became 8'); img = img.copy()
     if img.mode.startswith('I;16') and 'gray16' not in able: lost.append('16 bits became 8'); img = Image.fromarray(_eight(np.asarray(img)))
     if img.mode in ('LA','RGBA') and 'alpha' not in able:
@@ -90,17 +94,15 @@ def _write(imgs, f, fmt, quality):
     imgs[0].save(f, format=fmt, save_all=True, append_images=imgs[1:], duration=[round(i.info.get('duration', 0)) for i in imgs], **kw, **said(imgs[0].info, fmt))
 
 # %% ../nbs/00_formats.ipynb #e8c73604
-def _ways(path):
-    "Where a file goes, through a link to what it names; and the hidden name that it has until it is whole"
-    to = Path(os.path.realpath(path))
-    return to,to.with_name(f'.sisr-{secrets.token_hex(6)}.part')
-
 @contextmanager
-def written(path): # to be there as a whole, or not at all
+def written(path): # to be there as a whole, or not at all; what a link names, if it is one
     "An open file to write and to read; if the block fails, nothing is left of it. A process that is killed leaves a hidden `.part`"
     part = None
     try:
-        to,part = _ways(path)
+        to = Path(os.path.realpath(path))
+        if to.is_dir(): raise IsADirectoryError(EISDIR, 'is a folder')
+        with suppress(FileNotFoundError): to.lstat()               # its name may be too long
+        part = to.with_name(f'.sisr-{secrets.token_hex(6)}.part')
         with open(part, 'w+b') as f: yield f
         if to.exists(): shutil.copymode(to, part)
         part.replace(to)
@@ -109,18 +111,15 @@ def written(path): # to be there as a whole, or not at all
     finally:
         with suppress(OSError): part and part.unlink()
 
+# %% ../nbs/00_formats.ipynb #c0ffee55
 def vetted(path,      # of a picture that is not made yet
            size:tuple # (width, height)
           )->str:     # a key of `ABLE`
-    "Can it be written there? Better told before the work than after"
+    "The format of a file that can be written there; else `SisrError`"
     fmt = format_of(path)
-    if max(size)>SIDE.get(fmt, 2**31): raise SisrError(f'{path}: {fmt} holds {SIDE[fmt]} pixels a side, not {max(size)}: .png and .tif hold more')
-    try:
-        to,part = _ways(path)
-        if to.is_dir(): raise IsADirectoryError(21, 'is a folder')
-        with suppress(FileNotFoundError): to.lstat()               # its name may be too long
-        part.touch(); part.unlink()
-    except (OSError, ValueError) as e: raise SisrError(f'{path}: cannot be written ({getattr(e, "strerror", None) or e})') from None
+    try: _holds(size, fmt)
+    except SisrError as e: raise SisrError(f'{path}: {e}') from None
+    with suppress(LookupError), written(path): raise LookupError   # tried, and not kept
     return fmt
 
 # %% ../nbs/00_formats.ipynb #9f809bc8

@@ -31,7 +31,8 @@ def grow(net:StagedNet  # x1, x2 or x4; unchanged
     if net.scale>=8: raise SisrError(f'a x{net.scale} network grows no further')
     new = type(net)(**{**net.arch, 'scale':2*net.scale, 'heads':[*net.arch['heads'], 2*net.scale]})
     new = new.train(net.training).to(next(net.parameters()).device, memory_format=torch.channels_last)
-    new.info = {k:{**v, 'scale':new.scale} if isinstance(v, dict) and 'scale' in v else v for k,v in net.info.items() if k in ('licence','degradation','consistent')}
+    new.info = {k:net.info[k] for k in ('licence','consistent','degradation') if k in net.info}      # what is still true of it
+    if 'scale' in (d := new.info.get('degradation') or {}): new.info['degradation'] = {**d, 'scale':new.scale}
     return carry_(new, net)
 
 # %% ../nbs/06a_growth.ipynb #151525ee

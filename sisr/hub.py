@@ -104,9 +104,9 @@ def card(net,      # a network of `sisr.generators`
          repo:str  # where it will lie: 'owner/name'
         )->str:    # Markdown
     "The card of a network: licence, numbers, how to use it, where it comes from"
-    protocol = p.get('name', 'standard') if isinstance(p := net.info.get('protocol') or 'standard', dict) else p
-    info,count = {**net.info, 'protocol':protocol if net.info.get('protocol') else None},sum(p.numel() for p in net.parameters())
+    info,count = dict(net.info),sum(p.numel() for p in net.parameters())
     licence = info.get('licence','')
+    if isinstance(info.get('protocol'), dict): info['protocol'] = info['protocol'].get('name', 'standard')
     numbers = '\n'.join(f'| {k} | {v:.2f} |' for k,v in (info.get('numbers') or {}).items() if isinstance(v, (int,float)))
     rows = [('scale', f'×{net.scale}'), ('network', f'{type(net).__name__}, {count:,} parameters'), ('channels', net.channels), ('licence', licence or 'not told'),
             *((k, info[k]) for k in ('protocol','device','seconds','seed','source','note') if info.get(k) not in (None,''))]
@@ -114,7 +114,7 @@ def card(net,      # a network of `sisr.generators`
     if spdx(licence)=='other' and licence: head.append(f'license_name: {re.sub("[^a-z0-9]+", "-", licence.lower()).strip("-")[:60]}')
     text = [*head, '---', f'# {repo.split("/")[-1]}', f'A network for single-image super-resolution: images ×{net.scale} larger.',
             '| | |', '|---|---|', *(f'| {k} | {" ".join(str(v).split()).replace("|", "/")} |' for k,v in rows), '']
-    if numbers: text += ['## Numbers', f'PSNR-Y in dB, protocol `{protocol}`.', '', '| set | PSNR-Y |', '|---|---|', numbers, '']
+    if numbers: text += ['## Numbers', f'PSNR-Y in dB, protocol `{info.get("protocol") or "standard"}`.', '', '| set | PSNR-Y |', '|---|---|', numbers, '']
     text += ['## Use', '```python', 'from sisr import Upscaler', f'up = Upscaler.from_pretrained("{repo}")', 'up("in.jpg").save("out.png")', '```',
              f'or `sisr upscale photo.jpg -o out/ --model {repo}`, after `pip install "sisr[hub]"`.', '']
     return '\n'.join(text)

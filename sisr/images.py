@@ -18,9 +18,10 @@ _all_ = ['IMAGE_SUFFIXES', 'Deep', 'SisrError', 'SisrWarning', 'enlarged', 'form
 
 # %% auto #0
 __all__ = ['KEPT', 'to_uint8', 'from_uint8', 'quantize', 'Picture', 'levels', 'describing', 'from_levels', 'to_pil', 'counts',
-           'halved', 'behind', 'pull_push', 'fill_hidden', 'to_tensor', 'luma', 'screen', 'panels', 'in_notebook',
-           'figure_bytes', 'show', 'IMAGE_SUFFIXES', 'Deep', 'SisrError', 'SisrWarning', 'enlarged', 'format_of',
-           'frame_count', 'frames', 'image_files', 'on_white', 'open_image', 'sample', 'samples', 'save_image']
+           'halved', 'behind', 'pull_push', 'fill_hidden', 'to_tensor', 'listed', 'luma', 'screen', 'panels',
+           'in_notebook', 'figure_bytes', 'show', 'IMAGE_SUFFIXES', 'Deep', 'SisrError', 'SisrWarning', 'enlarged',
+           'format_of', 'frame_count', 'frames', 'image_files', 'on_white', 'open_image', 'sample', 'samples',
+           'save_image']
 
 # %% ../nbs/00_images.ipynb #aecfae54
 def to_uint8(x:Tensor # float in [-1,1], any shape; clamped. uint8 stays as it is
@@ -210,6 +211,15 @@ def to_tensor(img,                 # path, Pillow image, array, tensor or Pictur
     if gray is False: return x.expand(-1,3,-1,-1).contiguous()
     if gray and x.shape[1]==3: return (x*x.new_tensor([.299,.587,.114]).view(1,3,1,1)).sum(1, keepdim=True)
     return x
+
+# %% ../nbs/00_images.ipynb #c0ffee57
+def listed(source # a folder or file, one image as `Picture.of` takes it, or many of them: a list, a stack
+          )->list:
+    "Images, one by one"
+    if isinstance(source, (str,Path)): return image_files(source)
+    shape = tuple(getattr(source, 'shape', ()))
+    one = len(shape)==2 or len(shape)==3 and shape[0 if isinstance(source, Tensor) else 2]<=4      # (H,W), (C,H,W), (H,W,C)
+    return [source] if one or isinstance(source, (Image.Image,Picture)) else list(source)
 
 # %% ../nbs/00_images.ipynb #5336a400
 def luma(x:Tensor # (N,3,H,W) RGB or (N,1,H,W) gray, in [-1,1]

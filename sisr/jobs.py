@@ -6,19 +6,22 @@
 from __future__ import annotations
 import argparse
 from pathlib import Path
-from .shell import Usage, as_usage, attempt, is_film, line, named, names_file, opt, say, spared, targets
+from .shell import FILMS, Usage, as_usage, attempt, is_film, line, named, names_file, opt, say, spared, targets
 
 # %% auto #0
 __all__ = ['fraction', 'minutes', 'MODEL', 'SCALE', 'STYLE', 'DEVICE', 'ENSEMBLE', 'left_out', 'collect', 'plan', 'paged',
            'upscaler', 'number', 'film', 'size', 'tiles_in', 'many', 'pixels_read', 'too_small', 'enlarge', 'done']
 
 # %% ../nbs/14f_jobs.ipynb #f79bd047
-def left_out(folder, out:Path, inputs:list):
+def left_out(folder,     # or a file: nothing is said
+             out:Path,    # of results, resolved
+             inputs:list  # as typed
+            ):
     "Films are enlarged by name: of those that only lie in a folder one line tells, unless they are results, or named too"
     if not Path(folder).is_dir(): return
-    films = [f for f in Path(folder).rglob('*') if is_film(f) and f.is_file() and not any(p.startswith('.') for p in f.relative_to(folder).parts)]
+    from sisr.files import files_in
     given = {Path(i).resolve() for i in inputs}
-    films = [f for f in films if (full := f.resolve()) not in given and out not in full.parents]
+    films = [f for f in files_in(Path(folder), FILMS) if (full := f.resolve()) not in given and out not in full.parents]
     if films: say(f'{folder}: {len(films)} film{"s are" if len(films)>1 else " is"} left out, {named(min(films))}{" and so on" if films[1:] else ""}: films are enlarged by name')
 
 def collect(inputs:list,    # files and folders, as typed
@@ -110,6 +113,7 @@ def size(file)->tuple: # LR pixels; (1,1) for what cannot be read, its turn to b
         except Exception: return 1,1
         finally: Image.MAX_IMAGE_PIXELS = most
 
+# %% ../nbs/14f_jobs.ipynb #c0ffee5b
 def tiles_in(up, files)->int:
     "How many tiles an `Upscaler` makes of a batch"
     def count(h, w, n): return n*len(up.parts(h, w))
@@ -163,11 +167,13 @@ def enlarge(up, file, to:Path, bar=None):
         return line(f'{named(file)} -> {named(to)} ({clip.width*up.scale} x {clip.height*up.scale})')
     lrs = frames(file, to)                                        # one, but for pictures that move and files of pages
     to.parent.mkdir(parents=True, exist_ok=True)
-    vetted(to, tuple(n*up.scale for n in lrs[0].size))
-    if len(lrs)>1 and up.needs(sum(i.height for i in lrs), lrs[0].width)>memory():
-        raise SisrError(f'{file}: its {len(lrs)} pictures, all of them larger, need more memory than there is')
     if len(lrs)==1: w,h = up.to_file(lrs[0], to, bar)
-    else: (w,h),_ = (imgs := [up(lr, bar) for lr in lrs])[0].size,save_image(imgs, to)
+    else:
+        if up.needs(sum(i.height for i in lrs), lrs[0].width)>memory():
+            raise SisrError(f'{file}: its {len(lrs)} pictures, all of them larger, need more memory than there is')
+        w,h = (n*up.scale for n in lrs[0].size)
+        vetted(to, (w,h))
+        save_image([up(lr, bar) for lr in lrs], to)
     line(f'{named(file)} -> {named(to)} ({w} x {h})')
 
 # %% ../nbs/14f_jobs.ipynb #10b5000a

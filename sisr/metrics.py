@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from fastcore.basics import patch
-from .images import Picture,SisrError,to_tensor,to_uint8,from_uint8,quantize,image_files
+from .images import Picture,SisrError,to_tensor,to_uint8,from_uint8,quantize,listed
 from .resize import downscale,upscale,crop_to_multiple
 from .fidelity import levels,psnr,psnr_y,ssim,ssim_y,lr_psnr
 from .perceptual import NETWORKS,ALEXNET,ShiftTolerant,weights_of,perceptual_networks,lpips
@@ -142,11 +142,6 @@ def bicubic(self:Protocol,
     return upscale(lr, scale) if self.kernel==-.5 else F.interpolate(lr.float(), scale_factor=scale, mode='bicubic')
 
 # %% ../nbs/02_metrics.ipynb #a65046b2
-def _one(x):
-    "Is this a single image, an array (H,W,C) or tensor (C,H,W), rather than many?"
-    shape = tuple(getattr(x, 'shape', ()))
-    return len(shape)==2 or len(shape)==3 and shape[0 if isinstance(x, Tensor) else 2]<=4
-
 class Pairs:
     "(file, lr, hr) of each image that can be used; the others are named in `skipped`, with the reason"
     def __init__(self,
@@ -155,7 +150,7 @@ class Pairs:
                  protocol='standard',              # how they are prepared: a Protocol, its name or its dict
                  keep:bool=True,                   # hold them in memory
                  degrade=None):                    # (hr, seed) -> LR, in place of the protocol's; image i is given seed i
-        self.files = image_files(files) if isinstance(files,(str,Path)) else [files] if _one(files) else list(files)
+        self.files = listed(files)
         if not self.files: raise SisrError('no images: the list is empty')
         self.scale,self.protocol,self.degrade = scale,Protocol.of(protocol),degrade
         self.skipped,self.kept = [],None

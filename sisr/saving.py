@@ -43,6 +43,7 @@ def _half(v):
     "A tensor in float16, if it is of floats, and if that holds them: up to 65504"
     return h if v.is_floating_point() and (h := v.half()).isfinite().all() else v
 
+# %% ../nbs/06_saving.ipynb #c0ffee59
 def read_header(path)->dict:   # keys network, arch, info
     "What a network file says of itself, without its weights; `SisrError` if it is no such file"
     from safetensors import safe_open, SafetensorError

@@ -62,7 +62,7 @@ def step(self:Learner,
          stage:Stage,   # who learns, and from which losses
          pace:float=1.  # share of the stage's learning rates
         )->dict:        # losses by name, still on the device
-    "One step of training; what a stage sets once (`enter`) and the count of steps (`k`) are left to whoever calls it"
+    "One step of training; what a stage sets once (`prepare`, `weight`) and the count of steps (`k`) are left to whoever calls it"
     hr = from_uint8(hr.to(self.acc.device)).contiguous(memory_format=torch.channels_last)
     lr = self.degrade(hr)                                          # (N,C,H/s,W/s)
     hr = self.target(hr)                                           # smaller, as long as G is
@@ -102,6 +102,7 @@ def ensemble(self:Learner,
     "What the average makes of LR, in all ways in which patches are laid down: nearer to HR than its answers are on average, so G can learn from it"
     return self_ensemble(lambda x: self.enlarge(x, self.ema.net), lr, self.flips)
 
+# %% ../nbs/12_step.ipynb #c0ffee5a
 @patch
 def descend(self:Learner,
             loss:Tensor, # scalar
@@ -160,12 +161,6 @@ def suits(self:Learner, s:Stage):
     "What this kind of training cannot do"
     if s.anchor: raise SisrError(f'stage {s.name} has an anchor: that is for training without pairs')
 
-@patch
-def enter(self:Learner, s:Stage):
-    "A stage begins"
-    self.weight = s.adversary
-    self.prepare(s)
-
 # %% ../nbs/12_step.ipynb #57e90012
 @patch
 def learn(self:Learner,
@@ -178,7 +173,8 @@ def learn(self:Learner,
     if t not in (s,2*s,4*s,8*s) or (stage.scale or t)>t: raise SisrError(f'G has scale {s}, LR is made {t} times smaller, the stage wants {stage.scale or t}: G can grow by doubling, to what LR is made by')
     self.able(stage)
     self.flips = getattr(patches, 'flips', self.flips)
-    self.enter(stage)
+    self.weight = stage.adversary
+    self.prepare(stage)
     seen = []
     for j in range(stage.steps): seen.append(self.step(patches[self.k], stage, stage.pace(j))); self.k += 1
     return seen

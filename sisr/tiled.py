@@ -183,7 +183,8 @@ def tensor(self:Tiled,
     if not isinstance(lr, Tensor) or lr.ndim!=4 or lr.shape[1] not in (1,3) or not lr.is_floating_point():
         what = f'{lr.dtype} {tuple(lr.shape)}' if isinstance(lr, Tensor) else type(lr).__name__
         raise SisrError(f'a float tensor (N,C,h,w) in [-1,1] is wanted, C 1 or 3, not {what}; whatever else holds a picture, the upscaler takes in a call')
-    if lr.numel() and not lr.abs().max()<=2: raise SisrError(f'a tensor from {lr.min():g} to {lr.max():g}: [-1,1] is wanted')
+    low,high = lr.aminmax() if lr.numel() else (0,0)
+    if not -2<=low<=high<=2: raise SisrError(f'a tensor from {low:g} to {high:g}: [-1,1] is wanted')
     (n,c,h,w),s = lr.shape,self.scale
     if sr is None: sr = torch.empty(n, c, h*s, w*s, device=lr.device)
     for t,b,l,r in (progress or iter)(self.parts(h, w)):

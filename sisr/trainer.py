@@ -72,10 +72,8 @@ def load_weights(self:Trainer, state:dict):
 @patch
 def _enter(self:Trainer, stage:Stage, bar):
     "A stage begins: its adversary's weight, and the score to beat"
-    weight = self.weight
-    self.enter(stage)
-    if self.j: self.weight = weight                                # it goes on
-    else: self.climb,self.best = None,None
+    if not self.j: self.weight,self.climb,self.best = stage.adversary,None,None
+    self.prepare(stage)
     if stage.ramp and not self.climb:
         self.climb = Climb(stage.adversary)
         self._look(stage, bar)
