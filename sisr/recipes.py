@@ -12,8 +12,8 @@ from .realistic import degradation
 from .stages import Ramp, Stage, stretched
 
 # %% auto #0
-__all__ = ['LEAN', 'TINY', 'FACES', 'PIXEL', 'MNIST', 'SHARP', 'FACE', 'SRGAN', 'QUARREL', 'OURS', 'GANS', 'GROWN', 'ALONE',
-           'RECIPES', 'OWN', 'NET', 'STAGE', 'Recipe', 'recipe', 'miniature', 'checked', 'anew', 'change']
+__all__ = ['LEAN', 'TINY', 'FACES', 'PIXEL', 'MNIST', 'SHARP', 'PHOTO', 'FACE', 'SRGAN', 'QUARREL', 'OURS', 'GANS', 'GROWN',
+           'ALONE', 'RECIPES', 'OWN', 'NET', 'STAGE', 'Recipe', 'recipe', 'miniature', 'checked', 'anew', 'change']
 
 # %% ../nbs/13_recipes.ipynb #834bba32
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ MNIST = Recipe('mnist-x2', 'digits 14x14 -> 28x28, the smallest experiment', 2, 
 
 # %% ../nbs/13_recipes.ipynb #e5794752
 SHARP = dict(d='srgan', arch=dict(size=64, width=32))
+PHOTO = dict(d='srgan', arch=dict(size=96, width=32))
 FACE = dict(d='srgan', arch=dict(size=128, width=32))
 SRGAN = dict(d='srgan', arch=dict(size=64, width=32, bn=True, sn=True), summed=True)
 
@@ -90,6 +91,8 @@ OURS = dict(adversary=FACE, hard=True, patch=128)
 
 GANS = (Recipe('supervised-x4', 'any photographs, x4, L1, then VGG19 and an adversary', 4, LEAN, _quarrel(5500, 300, 4000), patch=64,
                adversary=SHARP, hard=True, ema=.998, look=250),
+        Recipe('photos-x4-gan', 'any photographs, x4, from photos-x4: VGG19 and an adversary', 4, LEAN, _heavier(900, 6e-5, .09, *_quarrel(50, 300, 2600, 1e-4, 12)), patch=96, batch=8,
+               adversary=PHOTO, hard=True, init='photos-x4', versions=4, ema=.998, look=300),
         Recipe('faces-x4-gan', 'CelebA faces, x4, from faces-x4: VGG19 and an adversary that sees whole faces',
                stages=_heavier(800, 6e-5, .09, *_quarrel(50, 300, 2400, 1e-4, 12)), batch=3, ema=.998, **{**QUARREL, 'look':200}, **OURS),
         Recipe('faces-x8-gan', 'CelebA faces, x8, from faces-x8: VGG19 and an adversary that sees whole faces',
