@@ -161,7 +161,7 @@ def bench(data=None,        # a folder to measure quality on; None: no quality
     for name,f in _speed(device, quick).items() if speed else (): say(name); res[name] = f()
     if data:
         res['quality'] = quality(data, device=device, most=few, say=lambda r: say(f"{r['set']} x{r['scale']} {r['model']} {r['psnr_y']:.2f}"))
-        res['path'] = path(data, most=few, device=device)
+        res['path'] = [r for n in ('faces-x4','photos-x4') for r in path(data, n, most=few, device=device)]
     return res
 
 def _speed(device, quick)->dict: # name -> what measures it
@@ -191,7 +191,7 @@ TABLES = dict(                                                         # part of
              lambda r: (_square(r['side']), r['batch'], r['threads'], r.get('processes', 1), _how(r), f"{r['seconds']:.2f}", _size(r['bytes']))),
     steps=(('whole HR', 'how', 'seconds a step', 'memory of the process'), lambda r: (_square(r['side']), _how(r), f"{r['seconds']:.2f}", _size(r['bytes']))),
     quality=(('set', 'scale', 'images', 'method', 'PSNR-Y', 'SSIM-Y', 'LR-PSNR', '(ST-)LPIPS'), lambda r: (r['set'], f"x{r['scale']}", r['n'], r['model'], *_scores(r))),
-    path=(('set', 'style', 'images', 'PSNR-Y', 'SSIM-Y', 'LR-PSNR', '(ST-)LPIPS'), lambda r: (r['set'], f"{r['style']:g}", r['n'], *_scores(r))))
+    path=(('set', 'network', 'style', 'images', 'PSNR-Y', 'SSIM-Y', 'LR-PSNR', '(ST-)LPIPS'), lambda r: (r['set'], r['model'], f"{r['style']:g}", r['n'], *_scores(r))))
 
 def summary(res:dict # of `bench`
            )->list:  # (title, rows), the first row being the head

@@ -14,7 +14,7 @@ from .resize import downscale
 
 # %% auto #0
 __all__ = ['CONVS', 'MEAN', 'STD', 'LAYERS', 'LOSSES', 'l1', 'mse', 'lr_l1', 'vgg19_weights', 'VGG19', 'PerceptualLoss',
-           'VGGDistance', 'AdversarialLoss', 'r1']
+           'VGGDistance', 'AdversarialLoss', 'r1', 'artifacts', 'artifact_loss']
 
 # %% ../nbs/08_losses.ipynb #441e97e6
 def l1(sr:Tensor, hr:Tensor # two of any one shape
@@ -73,10 +73,13 @@ class VGG19(nn.Module):
             w,b = (state[f'features.{CONVS[name]}.{k}'] for k in ('weight','bias'))
             self.convs[name] = nn.Conv2d(w.shape[1], w.shape[0], 3, padding=1)
             self.convs[name].load_state_dict(dict(weight=w, bias=b))
+        self.least = 2**sum(n.endswith('_1') for n in [*self.convs][1:])  # pixels a side: each block after the first halves them
         for k,v in dict(mean=MEAN, std=STD).items(): self.register_buffer(k, torch.tensor(v[source]).view(1,3,1,1))
         self.requires_grad_(False).to(memory_format=torch.channels_last)
 
     def forward(self, x:Tensor)->dict:                             # (N,3,H,W) or (N,1,H,W) in [-1,1] -> name: (N,c,h,w)
+        h,w = x.shape[-2:]
+        if min(h, w)<self.least: raise SisrError(f'{w} x {h} pixels are too few for {[*self.convs][-1]} of VGG19: {self.least} a side are wanted')
         x,seen = x.expand(-1,3,-1,-1),{}
         if not self.raw: x = ((x+1)*127.5-self.mean)/self.std
         for name,conv in self.convs.items():
@@ -162,6 +165,23 @@ def r1(d:nn.Module,      # a discriminator
     logits = d(x).reshape(len(x),-1).mean(1)                       # (N,); of a map the mean
     grad, = torch.autograd.grad(logits.sum(), x, create_graph=True)
     return gamma/2*grad.square().sum((1,2,3)).mean()
+
+# %% ../nbs/08_losses.ipynb #a27f0002
+def artifacts(sr:Tensor,   # (N,C,H,W) in [-1,1]
+              hr:Tensor,   # the same shape
+              calm:Tensor  # the same: what the average of G makes of that LR
+             )->Tensor:    # (N,1,H,W), from 0
+    "How much of an artifact each pixel of SR seems to be (LDL, 2203.09195)"
+    off = lambda x: (x-hr).abs().sum(1, keepdim=True)/2            # of images in [0,1], as the paper has it
+    mean = lambda x: F.avg_pool2d(F.pad(x, (3,)*4, mode='reflect'), 7, 1)
+    e = off(sr)
+    uneven = (mean(e*e)-mean(e)**2).clamp(min=0)*49/48             # variance in 7 x 7 pixels
+    return (e>=off(calm))*uneven*e.var((1,2,3), keepdim=True)**.2
+
+def artifact_loss(sr, hr, calm)->Tensor: # as above -> scalar
+    r"$\overline{w\,|\hat x-x|}$; the map is taken as it is, without gradient"
+    with torch.no_grad(): w = artifacts(sr, hr, calm)
+    return (w*(sr-hr)).abs().mean()/2
 
 # %% ../nbs/08_losses.ipynb #3fc37d10
 LOSSES = dict(l1=lambda: l1, mse=lambda: mse, vgg=PerceptualLoss, vgg_after=lambda: PerceptualLoss(after=True),

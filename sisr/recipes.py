@@ -186,7 +186,7 @@ def checked(r:Recipe)->Recipe:
              ('ema', r.ema, 0<=r.ema<1, 'from 0 to below 1'),
              ('precision', r.precision, r.precision in ('auto','no','bf16','fp16'), 'auto, no, bf16 or fp16'),
              *(('rate', s.rate, 0<s.rate<1 or s.rate==0<s.rate_d, 'between 0 and 1') for s in r.stages),
-             *(('ensemble', s.ensemble, not (r.unpaired and s.ensemble), '0, for there is no HR') for s in r.stages)]
+             *((k, v, not (r.unpaired and v), '0, for there is no HR') for s in r.stages for k,v in (('ensemble',s.ensemble),('artifacts',s.artifacts)))]
     for name,value,fine,wanted in rules:
         if not fine: raise SisrError(f'setting {name}={value}: {wanted} is wanted')
     Protocol.named(r.protocol)

@@ -56,6 +56,7 @@ class Stage:
     anchor:dict=field(default_factory=dict)                      # the same for pairs (A y, y), where LR itself is the truth: for training without pairs
     ensemble:float=0.                                            # how much of what G is to make is its average's self-ensemble, and not HR
     adversary:float=0.                                           # weight of the adversarial loss in G's; 0: none
+    artifacts:float=0.                                           # weight of `artifact_loss`, against what an adversary brings; 0: none
     rate_d:float=0.                                              # D's highest learning rate; 0: D rests
     until:float=0.                                               # D is right so often (0.8: in 80 %) ends the stage; 0: nothing does
     ramp:Ramp|None=None                                          # how `adversary` grows; None: it stays
@@ -65,6 +66,7 @@ class Stage:
     def __post_init__(self):
         if self.shape not in ('line','decay','flat'): raise SisrError(f'no rate is shaped {self.shape!r}; there are line, decay, flat')
         if not (isinstance(self.ensemble, (int,float)) and 0<=self.ensemble<=1): raise SisrError(f'stage {self.name}: ensemble={self.ensemble}: a share from 0 to 1 is wanted')
+        if not (isinstance(self.artifacts, (int,float)) and 0<=self.artifacts<float('inf')): raise SisrError(f'stage {self.name}: artifacts={self.artifacts}: a weight from 0 is wanted')
 
 # %% ../nbs/11c_stages.ipynb #9e75dbcb
 @patch

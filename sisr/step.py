@@ -11,7 +11,7 @@ from .images import SisrError, from_uint8
 from .resize import consistent, downscale
 from .ensemble import self_ensemble
 from .growth import carry_, carry_optimizer, freeze, grow
-from .losses import LOSSES
+from .losses import LOSSES, artifact_loss
 from .determinism import seed_everything
 from .runs import accelerator, average_
 from .adversary import Adversary
@@ -73,6 +73,7 @@ def step(self:Learner,
     with self.acc.autocast():
         losses = {name: w*self.loss(name)(sr, aim) for name,w in stage.losses.items()}
     if self.weight: losses['adv'] = self.weight*self.adversary.judge(sr, hr)
+    if stage.artifacts: losses['artifacts'] = stage.artifacts*artifact_loss(sr, hr, self.calm(lr))
     self.descend(sum(losses.values()), pace*stage.rate)
     return {**seen, **losses}
 
@@ -96,11 +97,16 @@ def enlarge(self:Learner,
 
 @patch
 @torch.no_grad()
-def ensemble(self:Learner,
-             lr:Tensor # (N,C,h,w) in [-1,1]
-            )->Tensor: # as `enlarge`
-    "What the average makes of LR, in all ways in which patches are laid down: nearer to HR than its answers are on average, so G can learn from it"
-    return self_ensemble(lambda x: self.enlarge(x, self.ema.net), lr, self.flips)
+def calm(self:Learner,
+         lr:Tensor # (N,C,h,w) in [-1,1]
+        )->Tensor: # as `enlarge`
+    "What the average makes of LR"
+    return self.enlarge(lr, self.ema.net)
+
+@patch
+def ensemble(self:Learner, lr:Tensor)->Tensor: # as `calm`
+    "The same, in all ways in which patches are laid down: nearer to HR than those answers are on average, so G can learn from it"
+    return self_ensemble(self.calm, lr, self.flips)
 
 # %% ../nbs/12_step.ipynb #c0ffee5a
 @patch

@@ -226,7 +226,7 @@ def draw(history, out):
     "The run's losses, scores, decisions and learning rate as a figure, and its film"
     seen,out = {k for row in history for k in row},Path(out)
     losses = sorted(k for k in seen if k.split()[-1] in LOSSES)      # also those of the anchor, and of LR
-    keys = [k for k in ('adv','d','d_right','weight','psnr_y','lr_psnr','frechet','vgg_distance','rate') if k in seen]
+    keys = [k for k in ('adv','artifacts','d','d_right','weight','psnr_y','lr_psnr','frechet','vgg_distance','rate') if k in seen]
     save_figure(curves(history, *losses, *keys), out/'curve.png')
     if any((out/'frames').glob('*.png')):
         with writing(out/'film.webp'): film(out/'frames', out/'film.webp')

@@ -24,6 +24,7 @@ class Unsupervised(Trainer):
 
     def suits(self, s:Stage):
         if s.scale not in (0,self.degrade.scale): raise SisrError(f'stage {s.name}: in a training without pairs G does not grow')
+        if s.artifacts: raise SisrError(f'stage {s.name}: artifacts are told from HR, and in a training without pairs there is none')
 
 # %% ../nbs/12a_unsupervised.ipynb #d7c6f789
 @patch

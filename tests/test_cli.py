@@ -392,8 +392,7 @@ def test_style_of_evaluate_and_sheet(sisr, gan, tmp_path):
     (['--model', 'GAN', '--style', 'nan'], '--style'), (['--model', 'GAN', '--style', 'sharp'], "'sharp' is no number"),
     (['--model', 'GAN', '--style'], '--style'), (['--model', 'NET', '--style', '.5'], 'there is no tiny-gan beside it'),
     (['--model', 'no-such-network', '--style', '.5'], 'called no-such-network'),
-    pytest.param(['--style', '.5'], 'photos-x4 has no style: there is no photos-x4-gan beside it',
-                 marks=pytest.mark.skipif('photos-x4-gan' in models(), reason='photos-x4 has a sister'))])
+    (['--model', 'photos-x2', '--style', '.5'], 'photos-x2 has no style: there is no photos-x2-gan beside it')])
 def test_style_that_cannot_be(sisr, net, gan, photos, tmp_path, monkeypatch, start, options, words):
     monkeypatch.chdir(tmp_path)
     names = dict(NET=net, GAN=gan, PHOTO=photos/'a.png')
