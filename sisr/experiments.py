@@ -91,7 +91,7 @@ QUESTIONS = {
     'R1 penalty':             {'none':TRIAL, 'weight 0.01':altered(TRIAL, d=dict(r1=.01)), 'weight 0.1':altered(TRIAL, d=dict(r1=.1))},
     'kind of D':              {'SRGAN, BN':TRIAL, 'U-Net, SN':replace(TRIAL, adversary=dict(d='unet', arch=dict(width=16)))},
     'size of patches':        {'64 pixels':TRIAL, 'whole faces, as many pixels':altered(replace(WHOLE, batch=2), steps=150), 'whole faces, as many steps':WHOLE},
-    'artifacts':              {'as they come':TRIAL, 'minded, weight 10':altered(TRIAL, artifacts=10.), 'minded, weight 100':altered(TRIAL, artifacts=100.)},
+    'artifacts':              {'as they come':TRIAL, **{f'minded, weight {w}':altered(TRIAL, artifacts=float(w)) for w in (100,300,1000)}},
     "ESRGAN's pieces":        {"SRGAN's, without BN":TRIAL, 'with BN in G':altered(TRIAL, net=BN), 'relativistic D':altered(TRIAL, d=dict(loss='relativistic')),
                                'dense blocks':replace(TRIAL, net=DENSE), 'dense blocks, relativistic D':ESRGAN},
 }

@@ -74,7 +74,7 @@ def go_on(out, steps, adversary, resume=False, **kw):
     torch.manual_seed(0)
     d = Adversary('srgan', dict(size=48, width=8), replay=16, every=1) if adversary else None
     t = Trainer(SRResNet(4, width=16, blocks=2, faithful=False), Patches(ImageSet(samples()[:4]), 48, 4), Bicubic(4), out, hard=adversary, adversary=d, show=False, save=4, **kw)
-    more = dict(losses=dict(l1=1., vgg=.1), rate_d=3e-4, adversary=.02) if adversary else dict(ensemble=.5)
+    more = dict(losses=dict(l1=1., vgg=.1), rate_d=3e-4, adversary=.02, artifacts=300.) if adversary else dict(ensemble=.5)
     t.stages = [Stage('both', steps, 3e-4, shape='flat', warmup=0, **more)]
     t.fit(t.stages, resume)
     return t
