@@ -35,23 +35,27 @@ def neutral(x):
         if path and len(path) > 1: x = x.replace(path.rstrip('/'), name)
     return x
 
-def light(png, most=16):
-    """A PNG (base64) of a chart in 256 colours, if no value of 0..255 changes by more than `most`; other pictures as they are.
-    A chart is mostly paper: at least half of it is of one colour."""
+def picture(png):
+    "A PNG (base64) as an image, and whether it is a chart, which is mostly paper: at least half of it is of one colour. None, where it has few colours already or is seen through"
     img = Image.open(BytesIO(b64decode(png)))
-    if img.mode == 'P' or img.convert('RGBA').getextrema()[3] != (255, 255): return png        # it has few already, or is seen through
+    if img.mode == 'P' or img.convert('RGBA').getextrema()[3] != (255, 255): return None, False
     rgb = img.convert('RGB')
-    if 2*max(n for n, _ in rgb.getcolors(rgb.width*rgb.height)) < rgb.width*rgb.height: return png
+    return rgb, 2*max(n for n, _ in rgb.getcolors(rgb.width*rgb.height)) >= rgb.width*rgb.height
+
+def light(png, most=16):
+    "A PNG (base64) of a chart in 256 colours, if no value of 0..255 changes by more than `most`; other pictures as they are"
+    rgb, chart = picture(png)
+    if not chart: return png
     few = rgb.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=3, dither=Image.Dither.NONE)
     if np.abs(np.asarray(few.convert('RGB'), int)-np.asarray(rgb, int)).max() > most: return png
     few.save(file := BytesIO(), 'PNG', optimize=True)
     return min(png, b64encode(file.getvalue()).decode(), key=len)
 
-def photo(png, worth=.7, quality=93):
-    "A PNG (base64) as a JPEG with all its colours, if that has at most `worth` of the bytes, as it has for photographs; else None"
-    img = Image.open(BytesIO(b64decode(png)))
-    if img.mode == 'P' or img.convert('RGBA').getextrema()[3] != (255, 255): return None
-    img.convert('RGB').save(file := BytesIO(), 'JPEG', quality=quality, subsampling=0, optimize=True)
+def photo(png, worth=.8, quality=88):
+    "A PNG (base64) of photographs as a JPEG with all its colours, if that has at most `worth` of the bytes; else None"
+    rgb, chart = picture(png)
+    if chart or not rgb: return None
+    rgb.save(file := BytesIO(), 'JPEG', quality=quality, subsampling=0, optimize=True)
     jpeg = b64encode(file.getvalue()).decode()
     return jpeg if len(jpeg) <= worth*len(png) else None
 
