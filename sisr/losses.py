@@ -174,6 +174,7 @@ def artifacts(sr:Tensor,   # (N,C,H,W) in [-1,1]
     "How much of an artifact each pixel of SR seems to be (LDL, 2203.09195)"
     off = lambda x: (x-hr).abs().sum(1, keepdim=True)/2            # of images in [0,1], as the paper has it
     mean = lambda x: F.avg_pool2d(F.pad(x, (3,)*4, mode='reflect'), 7, 1)
+    if min(sr.shape[-2:])<4: raise SisrError(f'{sr.shape[-1]} x {sr.shape[-2]} pixels are too few to tell artifacts: 4 a side are wanted')
     e = off(sr)
     uneven = (mean(e*e)-mean(e)**2).clamp(min=0)*49/48             # variance in 7 x 7 pixels
     return (e>=off(calm))*uneven*e.var((1,2,3), keepdim=True)**.2
