@@ -95,7 +95,7 @@ def test_cancel_and_second_click(panel, monkeypatch, tmp_path):
 
 def test_style_and_consistency(panel):
     "What the network can do is shown, and used"
-    assert panel.styled.layout.display is None and panel.consistent.value       # photos-x4 has a sister
+    assert panel.styled.layout.display == 'none' and panel.consistent.value     # photos-x2 has no sister
     panel.network.value = 'faces-x4-unsupervised'
     assert panel.styled.layout.display == 'none'
     assert panel.consistent.value == Upscaler.from_pretrained('faces-x4-unsupervised', 'cpu').consistent
