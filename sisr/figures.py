@@ -125,7 +125,7 @@ def compare(images:dict,            # name -> image, as `Picture.of` takes; size
     box = region(big.size, box, 64, round(w/min(p.size[0] for p in ps.values())))
     bw,bh = box[2:] if box else big.size
     n = len(ps)+(whole and box is not None)
-    n = n if n*(3*bw+12)<=page+12 else -(-n//2)              # one row, or two where the pixels would get small
+    n = n if n*(min(zoom or 3, 3)*bw+12)<=page+12 else -(-n//2)    # one row, or two where the pixels would get small
     zoom = zoom or max(1, min(8, ((page+12)//n-12)//bw))
     us = [_fit(_cut(p,box,w), (zoom*bw,zoom*bh), Image.NEAREST) for p in ps.values()]
     ts = [f'{k}\n{caption((numbers or {}).get(k))}'.rstrip() for k in ps]

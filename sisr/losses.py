@@ -57,6 +57,13 @@ def vgg19_weights(source:str='shipped' # or 'torchvision' (downloads 548 MB, onc
     return {f'features.{n}.{k}': v for n in CONVS.values()
             for k,v in (('weight', get(n,'weight.table')[get(n,'weight.code').long()]), ('bias', get(n,'bias')))}
 
+# %% ../nbs/08_losses.ipynb #a27f0020
+def _enough(x, least, what):
+    "The images, if they are large enough"
+    h,w = x.shape[-2:]
+    if min(h, w)<least: raise SisrError(f'{w} x {h} pixels are too few {what}: {least} a side are wanted')
+    return x
+
 # %% ../nbs/08_losses.ipynb #2a2775a9
 class VGG19(nn.Module):
     "What chosen layers of a trained, frozen VGG19 see; it ends at the deepest of them"
@@ -78,9 +85,7 @@ class VGG19(nn.Module):
         self.requires_grad_(False).to(memory_format=torch.channels_last)
 
     def forward(self, x:Tensor)->dict:                             # (N,3,H,W) or (N,1,H,W) in [-1,1] -> name: (N,c,h,w)
-        h,w = x.shape[-2:]
-        if min(h, w)<self.least: raise SisrError(f'{w} x {h} pixels are too few for {[*self.convs][-1]} of VGG19: {self.least} a side are wanted')
-        x,seen = x.expand(-1,3,-1,-1),{}
+        x,seen = _enough(x, self.least, f'for {[*self.convs][-1]} of VGG19').expand(-1,3,-1,-1),{}
         if not self.raw: x = ((x+1)*127.5-self.mean)/self.std
         for name,conv in self.convs.items():
             if name.endswith('_1') and name!='conv1_1': x = F.max_pool2d(x, 2)       # a block begins at half the size
@@ -174,8 +179,7 @@ def artifacts(sr:Tensor,   # (N,C,H,W) in [-1,1]
     "How much of an artifact each pixel of SR seems to be (LDL, 2203.09195)"
     off = lambda x: (x-hr).abs().sum(1, keepdim=True)/2            # of images in [0,1], as the paper has it
     mean = lambda x: F.avg_pool2d(F.pad(x, (3,)*4, mode='reflect'), 7, 1)
-    if min(sr.shape[-2:])<4: raise SisrError(f'{sr.shape[-1]} x {sr.shape[-2]} pixels are too few to tell artifacts: 4 a side are wanted')
-    e = off(sr)
+    e = off(_enough(sr, 4, 'to tell artifacts'))
     uneven = (mean(e*e)-mean(e)**2).clamp(min=0)*49/48             # variance in 7 x 7 pixels
     return (e>=off(calm))*uneven*e.var((1,2,3), keepdim=True)**.2
 

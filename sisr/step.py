@@ -158,7 +158,7 @@ def prepare(self:Learner, stage:Stage):
 def able(self:Learner, s:Stage):
     "What a stage lacks is said before its first step, as a `SisrError`; its losses are made"
     if (s.rate_d or s.adversary) and not self.adversary: raise SisrError(f'stage {s.name} needs an adversary: give the trainer one')
-    if s.rate and not (s.losses or s.anchor or s.adversary): raise SisrError(f'stage {s.name}: G learns (rate={s.rate}) and no loss tells it what')
+    if s.rate and not (s.losses or s.anchor or s.adversary or s.artifacts): raise SisrError(f'stage {s.name}: G learns (rate={s.rate}) and no loss tells it what')
     self.suits(s)
     for name in (*s.losses, *s.anchor): self.loss(name)
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from sisr import cli
 from sisr.generators import SRResNet
-from sisr.saving import load_model, models, save_model
+from sisr.saving import load_model, save_model
 from sisr.images import sample
 from sisr.shell import FORMATS
 
